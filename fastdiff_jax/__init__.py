@@ -1,0 +1,23 @@
+"""fastdiff_jax: fast samplers for diffusion and flow models in JAX.
+
+A sampler is a table of numbers; one scan runs every table.
+"""
+
+from . import engine as engine
+from . import grids as grids
+from . import guidance as guidance
+from . import models as models
+from . import plan as plan
+from . import processes as processes
+from . import solvers as solvers
+from .engine import Info as Info
+from .engine import State as State
+from .engine import init as init
+from .engine import prior as prior
+from .engine import run as run
+from .engine import sample as sample
+from .engine import step as step
+from .plan import Plan as Plan
+from .typing import Context as Context
+
+__version__ = "0.1.0"

@@ -1,0 +1,296 @@
+"""Any network as a denoiser: predictions of every kind become data predictions.
+
+With x = alpha D + sigma E, v = alpha E - sigma D, score S = -E / sigma and velocity
+u = dx/dt = alpha' D + sigma' E:
+
+    D = (x - sigma E) / alpha = (alpha x - sigma v) / (alpha^2 + sigma^2)
+      = (x + sigma^2 S) / alpha = (sigma' x - sigma u) / (alpha sigma' - alpha' sigma)
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..typing import Array, Context, Process, PyTree
+
+__all__ = ["PREDICTIONS", "Model", "denoiser", "from_flax", "from_linen", "from_nnx"]
+
+PREDICTIONS = ("noise", "data", "v", "score", "velocity")
+_ALIASES = {
+    "epsilon": "noise",
+    "eps": "noise",
+    "sample": "data",
+    "x0": "data",
+    "v_prediction": "v",
+    "flow_prediction": "velocity",
+    "flow": "velocity",
+}
+
+
+def fit(value: Any, like: Array) -> Array:
+    """A level (scalar or array) in the dtype of x, with as many axes."""
+    value = jnp.asarray(value, like.real.dtype)
+    return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
+
+
+def _to_data(kind: str, x: Array, out: Array, level: tuple, rates: tuple) -> Array:
+    """The data prediction at one leaf of the state."""
+    alpha, sigma = (fit(v, x) for v in level)
+    if kind == "data":
+        return out
+    if kind == "noise":
+        return (x - sigma * out) / alpha
+    if kind == "score":
+        return (x + sigma**2 * out) / alpha
+    if kind == "v":
+        return (alpha * x - sigma * out) / (alpha**2 + sigma**2)
+    d_alpha, d_sigma = (fit(v, x) for v in rates)
+    return (d_sigma * x - sigma * out) / (alpha * d_sigma - d_alpha * sigma)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network as a denoiser: (x, context, carry) -> (data prediction, carry).
+
+    A pytree whose leaves are the parameters, the condition and the process' constants:
+    passed through jit as an argument, so new numbers do not recompile.
+    """
+
+    params: PyTree
+    condition: PyTree
+    process: Any
+    fn: Callable = dataclasses.field(metadata={"static": True})
+    prediction: str = dataclasses.field(metadata={"static": True})
+    dtype: Any = dataclasses.field(default=None, metadata={"static": True})
+    batch_time: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def __call__(
+        self, x: PyTree, context: Context, carry: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """The data prediction at x."""
+        out = self.raw(x, context)
+        rates: tuple = ()
+        if self.prediction == "velocity":
+            rates = self.process.rates(jnp.asarray(context.time))
+        level = (context.alpha, context.sigma)
+
+        def leaf(value: Array, found: Array) -> Array:
+            found = jnp.asarray(found).astype(value.dtype)
+            return _to_data(self.prediction, value, found, level, rates)
+
+        if jax.tree.structure(out) != jax.tree.structure(x):
+            return out, carry  # the engine names what is wrong
+        same = jax.tree.map(lambda a, b: jnp.shape(a) == jnp.shape(b), x, out)
+        if not all(jax.tree.leaves(same)):
+            return out, carry
+        return jax.tree.map(leaf, x, out), carry
+
+    def raw(self, x: PyTree, context: Context) -> PyTree:
+        """The network's own output."""
+        condition = self.condition if context.condition is None else context.condition
+        first = jax.tree.leaves(x)[0]
+        inputs = x
+        if self.dtype is not None:
+            inputs = jax.tree.map(lambda v: v.astype(self.dtype), x)
+        args = [] if self.params is None else [self.params]
+        args += [inputs, self._time(context, first)]
+        return self.fn(*args, *([] if condition is None else [condition]))
+
+    def _time(self, context: Context, x: Array) -> Array:
+        """What the network is told: controls win, then the process' clock."""
+        controls = context.controls
+        if isinstance(controls, dict) and "model_time" in controls:
+            time = jnp.asarray(controls["model_time"])
+        elif self.process is None:
+            time = jnp.asarray(context.time)
+        else:
+            time = self.process.model_time(jnp.asarray(context.time))
+        time = time.astype(x.real.dtype if self.dtype is None else jnp.float32)
+        if self.batch_time and time.ndim == 0:
+            time = jnp.broadcast_to(time, x.shape[:1])
+        return time
+
+    def check_plan(self, plan: Any) -> None:
+        """ValueError where this kind of prediction does not give the data."""
+        alpha = plan.rows.level.alpha
+        if self.prediction not in ("noise", "score") or not isinstance(
+            alpha, np.ndarray
+        ):
+            return
+        if (alpha == 0).any():
+            row = int(np.argwhere(alpha == 0)[0][0])
+            raise ValueError(
+                f"a {self.prediction} prediction says nothing about the data where "
+                f"alpha = 0, as at row {row}, time {plan.rows.level.time[row]:g}. "
+                "Start the grid a little later, or use a v, velocity or data model."
+            )
+
+
+def denoiser(
+    fn: Callable,
+    process: Process | None = None,
+    *,
+    prediction: str,
+    condition: PyTree = None,
+    params: PyTree = None,
+    dtype: Any = None,
+    batch_time: bool = False,
+) -> Model:
+    """Any function as a denoiser.
+
+    Args:
+        fn: fn([params,] x, t[, condition]) -> prediction, a tree like x. `params` and
+            `condition` are passed only where given.
+        process: gives the network's time from the plan's (`process.model_time`), and
+            a velocity's rates. None: the network takes the plan's time.
+        prediction: 'noise', 'data', 'v', 'score' or 'velocity' (dx/dt).
+        condition: what to condition on, e.g. labels of shape (B,). Guidance replaces
+            it.
+        params: parameters, a pytree. Give large ones here and not in fn's closure:
+            what a closure holds is compiled into the program as constants.
+        dtype: of the network's x; the state stays float32 or wider. The time stays
+            float32 (bf16 would round 998.4 to 1000).
+        batch_time: give the network times of shape (B,) instead of a scalar.
+
+    Returns:
+        A denoiser for `fd.sample`.
+
+    Raises:
+        ValueError: an unknown prediction, or velocity without a process.
+
+    Example:
+        >>> import fastdiff_jax as fd
+        >>> process = fd.processes.flow()
+        >>> model = denoiser(lambda x, t: x, process, prediction="velocity")
+    """
+    kind = _ALIASES.get(prediction, prediction)
+    if kind not in PREDICTIONS:
+        near = difflib.get_close_matches(str(prediction), [*PREDICTIONS, *_ALIASES], 1)
+        raise ValueError(
+            f"prediction must be one of {', '.join(PREDICTIONS)}; got {prediction!r}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    if kind == "velocity" and process is None:
+        raise ValueError(
+            "prediction='velocity' needs the process it was trained on; pass e.g. "
+            "processes.flow()."
+        )
+    return Model(params, condition, process, fn, kind, dtype, batch_time)
+
+
+class _Linen:
+    """A linen module's apply; equal modules compile once."""
+
+    def __init__(self, module: Any):
+        self.module = module
+
+    def __call__(self, variables: PyTree, *args: Any) -> Any:
+        return self.module.apply(variables, *args)
+
+    def __hash__(self) -> int:
+        return hash(self.module)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Linen) and self.module == other.module
+
+
+def from_linen(
+    module: Any,
+    variables: PyTree,
+    process: Process | None = None,
+    *,
+    prediction: str,
+    condition: PyTree = None,
+    dtype: Any = None,
+) -> Model:
+    """A flax linen module as a denoiser: module.apply(variables, x, t[, condition]).
+
+    Args:
+        module: the module; t has shape (B,).
+        variables: {'params': ...} as `module.init` returns, or the params alone.
+        process, prediction, condition, dtype: as in `denoiser`.
+    """
+    if not (isinstance(variables, dict) and "params" in variables):
+        variables = {"params": variables}
+    return denoiser(
+        _Linen(module),
+        process,
+        prediction=prediction,
+        condition=condition,
+        params=variables,
+        dtype=dtype,
+        batch_time=True,
+    )
+
+
+class _NNX:
+    """An nnx graph definition applied to its state."""
+
+    def __init__(self, graph: Any):
+        self.graph = graph
+
+    def __call__(self, state: PyTree, *args: Any) -> Any:
+        from flax import nnx
+
+        return nnx.merge(self.graph, state)(*args)
+
+    def __hash__(self) -> int:
+        return hash(self.graph)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NNX) and self.graph == other.graph
+
+
+def from_nnx(
+    module: Any,
+    process: Process | None = None,
+    *,
+    prediction: str,
+    condition: PyTree = None,
+    dtype: Any = None,
+) -> Model:
+    """A flax nnx module as a denoiser: module(x, t[, condition]), t of shape (B,).
+
+    Put the module in evaluation mode first (`module.eval()`).
+    """
+    from flax import nnx
+
+    graph, state = nnx.split(module)
+    return denoiser(
+        _NNX(graph),
+        process,
+        prediction=prediction,
+        condition=condition,
+        params=state,
+        dtype=dtype,
+        batch_time=True,
+    )
+
+
+def from_flax(
+    module: Any,
+    params: PyTree = None,
+    process: Process | None = None,
+    **options: Any,
+) -> Model:
+    """A flax module of either kind: linen with its params, nnx without.
+
+    Options as in `from_linen` and `from_nnx`.
+    """
+    from flax import nnx
+
+    if isinstance(module, nnx.Module):
+        if params is not None:
+            raise ValueError(
+                "an nnx module carries its own parameters; leave params None."
+            )
+        return from_nnx(module, process, **options)
+    if params is None:
+        raise ValueError("a linen module needs params, as module.init returned them.")
+    return from_linen(module, params, process, **options)
