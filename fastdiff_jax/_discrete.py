@@ -107,7 +107,7 @@ class VPDiscrete:
         return xp.where(value > table[-2], late, inner)
 
     def rates(self, t: ArrayLike) -> tuple[Array, Array]:
-        """d alpha / d label, d sigma / d label, from the interval below the label."""
+        """D alpha / d label, d sigma / d label, from the interval below the label."""
         xp, (t,) = as_float(t)
         table = xp.asarray(self.table, dtype=t.dtype)
         last = table.shape[0] - 2

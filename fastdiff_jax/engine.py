@@ -152,7 +152,7 @@ def prior(
 
 
 def _floating(x: PyTree) -> PyTree:
-    """x as arrays in float32 or wider."""
+    """X as arrays in float32 or wider."""
 
     def leaf(path: Any, value: Any) -> Array:
         value = jnp.asarray(value)

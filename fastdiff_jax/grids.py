@@ -105,9 +105,7 @@ def uniform(
     Raises:
         ValueError: N < 1, start <= end, or a time outside the process' domain.
     """
-    return _placed(
-        process, steps, start, end, to_zero, lambda r, a, b: a + r * (b - a)
-    )
+    return _placed(process, steps, start, end, to_zero, lambda r, a, b: a + r * (b - a))
 
 
 def polynomial(
@@ -172,7 +170,7 @@ def _by_lambda(
     to_zero: bool,
     ramp: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """lambda = lambda_start + ramp (lambda_end - lambda_start)."""
+    """Lambda = lambda_start + ramp (lambda_end - lambda_start)."""
 
     def place(r: np.ndarray, a: float, b: float) -> np.ndarray:
         lam = process.half_log_snr(np.asarray([a, b]))
@@ -379,9 +377,7 @@ def from_sigmas(process: Process, sigmas: ArrayLike) -> np.ndarray:
     """Times at which sigma / alpha has the given, decreasing values (0 = clean)."""
     sigmas = np.asarray(sigmas, np.float64)
     if sigmas.ndim != 1 or len(sigmas) < 2 or not (sigmas >= 0).all():
-        raise ValueError(
-            f"sigmas must be 1-D, >= 0, at least 2 of them; got {sigmas}."
-        )
+        raise ValueError(f"sigmas must be 1-D, >= 0, at least 2 of them; got {sigmas}.")
     with np.errstate(divide="ignore"):
         lam = -np.log(sigmas)
     ts = process.half_log_snr_inverse(np.where(np.isinf(lam), 0.0, lam))

@@ -165,7 +165,7 @@ class Levels(NamedTuple):
 
     @property
     def rho(self) -> Array:
-        """sigma / alpha, (N + 1, ...): infinite where alpha = 0."""
+        """Sigma / alpha, (N + 1, ...): infinite where alpha = 0."""
         xp = namespace(self.alpha)
         safe = xp.where(self.alpha == 0, 1.0, self.alpha)
         return xp.where(self.alpha == 0, math.inf, self.sigma / safe)
@@ -365,7 +365,7 @@ def _times(weight: Any, value: Any, matrix: bool) -> Any:
 
 
 def scale(weight: PyTree, x: PyTree, matrix: bool = False) -> PyTree:
-    """weight * x, where the weight is one array for all leaves or a tree like x."""
+    """Weight * x, where the weight is one array for all leaves or a tree like x."""
     if jax.tree.structure(weight) == jax.tree.structure(0):
         return jax.tree.map(lambda v: _times(weight, v, matrix), x)
     return jax.tree.map(lambda v, w: _times(w, v, matrix), x, weight)

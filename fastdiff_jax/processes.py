@@ -107,7 +107,7 @@ class VPLinear:
         return _linear_time(self, xp.logaddexp(-2 * lam, xp.zeros_like(lam)) / 2, xp)
 
     def rates(self, t: ArrayLike) -> tuple[Array, Array]:
-        """d alpha / dt, d sigma / dt."""
+        """D alpha / dt, d sigma / dt."""
         _, (t,) = as_float(t)
         slope = -(t * (self.beta_max - self.beta_min) + self.beta_min) / 2
         alpha = self.alpha(t)
@@ -153,7 +153,7 @@ class SubVP:
         return _linear_time(self, xp.arcsinh(xp.exp(-lam) / 2), xp)
 
     def rates(self, t: ArrayLike) -> tuple[Array, Array]:
-        """d alpha / dt, d sigma / dt."""
+        """D alpha / dt, d sigma / dt."""
         _, (t,) = as_float(t)
         slope = -(t * (self.beta_max - self.beta_min) + self.beta_min) / 2
         alpha = self.alpha(t)
@@ -180,7 +180,7 @@ class VPCosine:
     domain = (0.0, 1.0)
 
     def _angles(self, t: Any) -> tuple[Any, Any]:
-        """a = pi t / (2 (1+s)) and b = pi s / (2 (1+s))."""
+        """A = pi t / (2 (1+s)) and b = pi s / (2 (1+s))."""
         unit = math.pi / (2 * (1 + self.offset))
         return unit * t, unit * self.offset
 
@@ -216,7 +216,7 @@ class VPCosine:
         return 4 * (1 + self.offset) / math.pi * xp.arctan(half)
 
     def rates(self, t: ArrayLike) -> tuple[Array, Array]:
-        """d alpha / dt, d sigma / dt."""
+        """D alpha / dt, d sigma / dt."""
         xp, (t,) = as_float(t)
         a, b = self._angles(1 - t)
         unit = math.pi / (2 * (1 + self.offset))
@@ -267,7 +267,7 @@ class VE:
         return -(lam + xp.log(xp.asarray(self.sigma_min))) / self._span(xp)
 
     def rates(self, t: ArrayLike) -> tuple[Array, Array]:
-        """d alpha / dt = 0, d sigma / dt = sigma log(sigma_max / sigma_min)."""
+        """D alpha / dt = 0, d sigma / dt = sigma log(sigma_max / sigma_min)."""
         xp, (t,) = as_float(t)
         return xp.zeros_like(t), self.sigma(t) * self._span(xp)
 
@@ -301,7 +301,7 @@ class EDM:
         return xp.ones_like(t)
 
     def sigma(self, t: ArrayLike) -> Array:
-        """t."""
+        """T."""
         _, (t,) = as_float(t)
         return t
 
@@ -322,7 +322,7 @@ class EDM:
         return xp.zeros_like(t), xp.ones_like(t)
 
     def model_time(self, t: ArrayLike) -> Array:
-        """sigma."""
+        """Sigma."""
         return self.sigma(t)
 
 
@@ -345,7 +345,7 @@ class Flow:
         return 1 - t
 
     def sigma(self, t: ArrayLike) -> Array:
-        """t."""
+        """T."""
         _, (t,) = as_float(t)
         return t
 
@@ -366,7 +366,7 @@ class Flow:
         return -xp.ones_like(t), xp.ones_like(t)
 
     def model_time(self, t: ArrayLike) -> Array:
-        """t times `time_scale` (1000 for the published text-to-image flows)."""
+        """T times `time_scale` (1000 for the published text-to-image flows)."""
         _, (t,) = as_float(t)
         return t * self.time_scale
 

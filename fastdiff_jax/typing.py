@@ -77,7 +77,7 @@ class Process(Protocol):
         ...
 
     def half_log_snr(self, t: ArrayLike) -> Array:
-        """lambda = log(alpha / sigma)."""
+        """Lambda = log(alpha / sigma)."""
         ...
 
     def half_log_snr_inverse(self, half_log_snr: ArrayLike) -> Array:
@@ -85,7 +85,7 @@ class Process(Protocol):
         ...
 
     def rates(self, t: ArrayLike) -> tuple[Array, Array]:
-        """d alpha / dt and d sigma / dt."""
+        """D alpha / dt and d sigma / dt."""
         ...
 
     def model_time(self, t: ArrayLike) -> Array:

@@ -143,7 +143,9 @@ class Runner:
         got = np.asarray(run(plan, arrays["x_init"], z))
         want, tol = arrays["x_final"], case["tol"]
         allowed = tol["atol"] + tol["rtol"] * np.abs(want).max()
-        if case["family"] == "deis-rhoab":  # the sum that the oracle took is not offered
+        if (
+            case["family"] == "deis-rhoab"
+        ):  # the sum that the oracle took is not offered
             allowed = max(allowed, case.get("tol_exact_weights", 0.0))
         return float(np.abs(got - want).max()), float(allowed)
 
@@ -176,7 +178,9 @@ def test_golden(name, family, runners, record_property):
             failed.append(f"{case['id']}: off by {gap:.2e}, allowed {allowed:.2e}")
     counts = (passed, len(failed), len(waiting))
     record_property("golden", (f"{name}: {family}", counts))
-    print(f"{name} {family}: passed {counts[0]}, failed {counts[1]}, not yet {counts[2]}")
+    print(
+        f"{name} {family}: passed {counts[0]}, failed {counts[1]}, not yet {counts[2]}"
+    )
     print("\n".join(waiting))
     assert not failed, "\n" + "\n".join(failed)
 

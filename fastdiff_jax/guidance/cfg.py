@@ -97,7 +97,7 @@ class Guided:
 
 
 def _guide(cond: Array, null: Array, scale: Array) -> Array:
-    """null + scale (cond - null); a scale per sample has shape (B,)."""
+    """Null + scale (cond - null); a scale per sample has shape (B,)."""
     scale = scale.astype(cond.real.dtype)
     scale = scale.reshape(scale.shape + (1,) * (cond.ndim - scale.ndim))
     return null + scale * (cond - null)

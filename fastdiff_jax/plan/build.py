@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..numerics import Levels, gather_columns, namespace
+from ..numerics import Levels, namespace
 from ..typing import Array, PyTree
 from .core import Convert, Level, Move, Plan, Push, Register, Row, Start, convert, move
 
@@ -225,9 +225,7 @@ def multistep(
         evaluation=weights[:, :1],
         noise=noise,
     )
-    plan = build(
-        level, take(lv, -1), convert=basis(level, prediction), advance=advance
-    )
+    plan = build(level, take(lv, -1), convert=basis(level, prediction), advance=advance)
     if check_constant and noise is None:
         check(plan, lv, prediction)
     return plan
@@ -334,5 +332,3 @@ def check(plan: Plan, lv: Levels, prediction: str, tol: float = 1e-9) -> None:
             "the plan's weights do not integrate a constant prediction exactly: got "
             f"{float(got):.17g}, exact {float(want):.17g}. A coefficient is wrong."
         )
-
-

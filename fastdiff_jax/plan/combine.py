@@ -177,9 +177,11 @@ def stack(plans: Sequence[Plan]) -> Plan:
             "structure. Give all of them the same kind of weights and controls."
         )
     return jax.tree.map(
-        lambda *leaves: namespace(*leaves).stack(np.broadcast_arrays(*leaves))
-        if all(isinstance(v, np.ndarray | np.generic) for v in leaves)
-        else namespace(*leaves).stack(leaves),
+        lambda *leaves: (
+            namespace(*leaves).stack(np.broadcast_arrays(*leaves))
+            if all(isinstance(v, np.ndarray | np.generic) for v in leaves)
+            else namespace(*leaves).stack(leaves)
+        ),
         *padded,
     )
 
@@ -190,8 +192,10 @@ def _writes(plan: Plan, writes: int) -> Plan:
     have = push.slot.shape[1]
     if have in (0, writes):
         return plan
-    more = lambda w: namespace(w).concatenate(  # noqa: E731
-        [w, *[w[:, :1]] * (writes - have)], axis=1
+    more = (
+        lambda w: namespace(w).concatenate(  # noqa: E731
+            [w, *[w[:, :1]] * (writes - have)], axis=1
+        )
     )
     push = jax.tree.map(more, push)
     return dataclasses.replace(plan, rows=plan.rows._replace(push=push))

@@ -140,9 +140,10 @@ class Plan:
     @property
     def slots(self) -> int:
         """Number of history slots K."""
-        return self.rows.push.slot.shape[1] and jax.tree.leaves(self.rows.push.history)[
-            0
-        ].shape[2]
+        return (
+            self.rows.push.slot.shape[1]
+            and jax.tree.leaves(self.rows.push.history)[0].shape[2]
+        )
 
     @property
     def predictions(self) -> int:

@@ -108,7 +108,9 @@ def table(plan: Plan, digits: int = 5) -> str:
 
     def line(head: str, values: list[float]) -> str:
         names = list(cols)[: len(values)]
-        cells = [f"{v:{width[n]}.{digits}g}" for n, v in zip(names, values, strict=True)]
+        cells = [
+            f"{v:{width[n]}.{digits}g}" for n, v in zip(names, values, strict=True)
+        ]
         return f"{head:>3}" + "".join(cells)
 
     head = "row" + "".join(f"{n:>{width[n]}}" for n in cols)

@@ -101,7 +101,9 @@ def _integrals(process: Process, lv: Levels, rows: np.ndarray, count: int) -> Ar
     mass = np.tile(w / (2 * _PANELS), _PANELS)
     lam = low[..., None] + span[..., None] * xp.asarray(part, dtype=low.dtype)
     nodes = history_nodes(lv.time, rows, count)
-    basis = lagrange(nodes, process.half_log_snr_inverse(lam) - lv.time[rows][..., None])
+    basis = lagrange(
+        nodes, process.half_log_snr_inverse(lam) - lv.time[rows][..., None]
+    )
     d_rho = -xp.exp(-lam) * span[..., None] * xp.asarray(mass, dtype=low.dtype)
     return lv.alpha[rows + 1][..., None] * (basis * d_rho[..., None, :]).sum(-1)
 

@@ -70,9 +70,7 @@ def unipc(
     if not 1 <= order <= 6:
         raise ValueError(f"unipc needs order in 1..6, got {order}.")
     if variant not in ("bh1", "bh2", "exact"):
-        raise ValueError(
-            f"variant must be 'bh1', 'bh2' or 'exact', got {variant!r}."
-        )
+        raise ValueError(f"variant must be 'bh1', 'bh2' or 'exact', got {variant!r}.")
     lv = levels(process, ts)
     lower = lv.steps < 15 if lower_order_final is None else lower_order_final
     orders = step_orders(lv, order, lower_final=lower)

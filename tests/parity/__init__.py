@@ -1,0 +1,1 @@
+"""Which solver answers which golden family; one module per solver family."""
