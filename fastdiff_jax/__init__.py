@@ -3,6 +3,7 @@
 A sampler is a table of numbers; one scan runs every table.
 """
 
+from . import compensate as compensate
 from . import engine as engine
 from . import grids as grids
 from . import guidance as guidance
@@ -10,6 +11,7 @@ from . import models as models
 from . import plan as plan
 from . import processes as processes
 from . import solvers as solvers
+from . import statistics as statistics
 from .engine import Info as Info
 from .engine import State as State
 from .engine import init as init

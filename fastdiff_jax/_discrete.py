@@ -189,6 +189,7 @@ class Tabulated:
 
     def rates(self, t: ArrayLike) -> tuple[Array, Array]:
         """Not defined for a table."""
+        del t
         raise ValueError(
             "a tabulated process has no time derivative; use a solver in half "
             "log-SNR or sigma (ddim, dpmpp_2m, unipc, adams), or a continuous process."

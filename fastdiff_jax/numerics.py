@@ -16,8 +16,10 @@ from .typing import Array, ArrayLike, Process, PyTree
 __all__ = [
     "Levels",
     "adams_weights",
+    "along_last",
     "as_float",
     "check_times",
+    "equal_adams_weights",
     "exp_adams_weights",
     "exponential_weights",
     "gather_columns",
@@ -101,6 +103,12 @@ def lagrange(nodes: Array, u: Array) -> Array:
     return xp.stack(basis, axis=-2)
 
 
+def along_last(values: np.ndarray, like: Array) -> Array:
+    """Constants on a new last axis of `like`, in its dtype: shape (1, ..., Q)."""
+    xp = namespace(like)
+    return xp.asarray(values, dtype=like.dtype).reshape((1,) * like.ndim + (-1,))
+
+
 def exp_adams_weights(h: Array, nodes: Array, chi: int) -> Array:
     """Weights of the exponential Adams step: int_0^h e^{chi (h-u)} l_k(u) du.
 
@@ -119,9 +127,9 @@ def exp_adams_weights(h: Array, nodes: Array, chi: int) -> Array:
     if nodes.shape[-1] == 1:
         return (chi * xp.expm1(chi * h))[..., None]
     points, mass = np.polynomial.legendre.leggauss(_NODES)
-    u = h[..., None] * xp.asarray((points + 1) / 2, dtype=h.dtype)
+    u = h[..., None] * along_last((points + 1) / 2, h)
     factor = xp.exp(chi * (h[..., None] - u)) * h[..., None]
-    factor = factor * xp.asarray(mass / 2, dtype=h.dtype)
+    factor = factor * along_last(mass / 2, h)
     return (lagrange(nodes, u) * factor[..., None, :]).sum(axis=-1)
 
 
@@ -136,10 +144,9 @@ def adams_weights(length: Array, nodes: Array) -> Array:
     Returns:
         Weights, shape (S, ..., K), newest first. They sum to `length`.
     """
-    xp = namespace(length, nodes)
     points, mass = np.polynomial.legendre.leggauss(max(1, (nodes.shape[-1] + 1) // 2))
-    u = length[..., None] * xp.asarray((points + 1) / 2, dtype=length.dtype)
-    factor = length[..., None] * xp.asarray(mass / 2, dtype=length.dtype)
+    u = length[..., None] * along_last((points + 1) / 2, length)
+    factor = length[..., None] * along_last(mass / 2, length)
     return (lagrange(nodes, u) * factor[..., None, :]).sum(axis=-1)
 
 
@@ -308,6 +315,24 @@ def history_nodes(position: Array, rows: np.ndarray, count: int) -> Array:
     return xp.stack([position[rows - k] - now for k in range(count)], axis=-1)
 
 
+def equal_adams_weights(orders: np.ndarray, width: int) -> np.ndarray:
+    """Adams-Bashforth weights of equal steps: (1), (3, -1)/2, (23, -16, 5)/12, ...
+
+    Args:
+        orders: order of each step, shape (N,).
+        width: number of columns of the result; missing ones are zero.
+
+    Returns:
+        Weights, newest first, shape (N, width), NumPy. Each row sums to 1.
+    """
+
+    def weights(rows: np.ndarray, order: int) -> np.ndarray:
+        nodes = np.broadcast_to(-np.arange(order, dtype=float), (len(rows), order))
+        return adams_weights(np.ones(len(rows)), nodes)
+
+    return gather_columns(orders, weights, width)
+
+
 def keep_factor(lv: Levels, prediction: str) -> Array:
     """Weight of the state over each step: sigma_t / sigma_s, or alpha_t / alpha_s."""
     scale = lv.sigma if prediction == "data" else lv.alpha
@@ -348,9 +373,9 @@ def exponential_weights(
 
 
 def _fit(weight: Any, value: Any, lead: int = 0) -> Any:
-    """Cast a weight to the value's real dtype and align its trailing axes."""
+    """Cast a weight to the value's dtype and align its trailing axes."""
     xp = namespace(weight, value)
-    dtype = value.real.dtype if xp is jnp else np.float64
+    dtype = value.dtype if xp is jnp else np.float64
     weight = xp.asarray(weight, dtype=dtype)
     gap = value.ndim - (weight.ndim - lead)
     shape = weight.shape[:lead] + (1,) * gap + weight.shape[lead:]
@@ -359,7 +384,7 @@ def _fit(weight: Any, value: Any, lead: int = 0) -> Any:
 
 def _times(weight: Any, value: Any, matrix: bool) -> Any:
     if matrix and weight.ndim >= 2:  # (k, k) acts on the channel axis after the batch
-        weight = jnp.asarray(weight, dtype=value.real.dtype)
+        weight = jnp.asarray(weight, dtype=value.dtype)
         return jnp.einsum("ij,bj...->bi...", weight, value)
     return _fit(weight, value) * value
 
@@ -387,7 +412,8 @@ def mix(
 def history_terms(weights: PyTree, history: PyTree) -> list[tuple[PyTree, PyTree]]:
     """One (weight, slot) term per slot; both have the slots as their leading axis."""
     count = jax.tree.leaves(history)[0].shape[0]
-    return [
-        (jax.tree.map(lambda w: w[k], weights), jax.tree.map(lambda v: v[k], history))
-        for k in range(count)
-    ]
+
+    def slot(tree: PyTree, k: int) -> PyTree:
+        return jax.tree.map(lambda w: w[k], tree)
+
+    return [(slot(weights, k), slot(history, k)) for k in range(count)]

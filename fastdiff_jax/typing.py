@@ -60,13 +60,24 @@ class Process(Protocol):
     """
 
     @property
-    def start(self) -> float: ...
+    def start(self) -> float:
+        """First time of a default grid."""
+        ...
+
     @property
-    def end(self) -> float: ...
+    def end(self) -> float:
+        """Last time of a default grid."""
+        ...
+
     @property
-    def clean(self) -> float: ...
+    def clean(self) -> float:
+        """The time of sigma = 0."""
+        ...
+
     @property
-    def domain(self) -> tuple[float, float]: ...
+    def domain(self) -> tuple[float, float]:
+        """Lowest and highest legal time."""
+        ...
 
     def alpha(self, t: ArrayLike) -> Array:
         """Signal scale."""
@@ -103,4 +114,6 @@ class Denoiser(Protocol):
 
     def __call__(
         self, x: PyTree, context: Context, carry: PyTree
-    ) -> tuple[PyTree, PyTree]: ...
+    ) -> tuple[PyTree, PyTree]:
+        """The prediction at x, and the carry for the next row."""
+        ...

@@ -124,6 +124,16 @@ def families() -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def direct_families() -> dict[str, Any]:
+    """FAMILIES_DIRECT of those modules: what is not a plan, run by the module."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent / "parity")]):
+        part = importlib.import_module(f".parity.{module.name}", __package__)
+        found.update(getattr(part, "FAMILIES_DIRECT", {}))
+    return found
+
+
 def build(case: dict, options: dict, arrays: dict) -> fd.Plan:
     """The plan of a case.
 

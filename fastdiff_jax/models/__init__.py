@@ -1,5 +1,6 @@
 """Denoisers: adapters for networks, exact ones for Gaussian data, the digits model."""
 
+from . import digits as digits
 from .adapter import PREDICTIONS as PREDICTIONS
 from .adapter import Model as Model
 from .adapter import denoiser as denoiser

@@ -19,9 +19,14 @@ from .core import Push as Push
 from .core import Register as Register
 from .core import Row as Row
 from .core import Start as Start
+from .methods import analytic_first as analytic_first
+from .methods import between as between
+from .methods import one_step as one_step
 from .serial import from_json as from_json
 from .serial import load as load
 from .serial import save as save
 from .serial import to_json as to_json
+from .slots import absolute as absolute
 from .table import columns as columns
 from .table import table as table
+from .transform import analytic_first_step as analytic_first_step

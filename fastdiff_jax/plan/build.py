@@ -321,7 +321,7 @@ def check(plan: Plan, lv: Levels, prediction: str, tol: float = 1e-9) -> None:
     (a0, a1), (s0, s1) = lv.alpha[[0, -1]], lv.sigma[[0, -1]]
     a, s = plan.rows.level.alpha, plan.rows.level.sigma
     if prediction == "data":
-        got = replay(plan, lambda x, i: np.ones_like(x), 1.0)
+        got = replay(plan, lambda x, _: np.ones_like(x), 1.0)
         want = s1 / s0 + (a1 - a0 * s1 / s0)
     else:
         got = replay(plan, lambda x, i: (x - s[i]) / a[i], 1.0)

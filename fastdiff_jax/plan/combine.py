@@ -54,7 +54,13 @@ def _grow_history(plan: Plan, slots: int) -> Plan:
     return dataclasses.replace(plan, rows=rows, start=start)
 
 
-def pad(plan: Plan, length: int | None = None, *, slots: int | None = None) -> Plan:
+def pad(
+    plan: Plan,
+    length: int | None = None,
+    *,
+    slots: int | None = None,
+    writes: int | None = None,
+) -> Plan:
     """A plan that does the same in more rows, so that one program serves many.
 
     A padding row costs no evaluation (it is skipped at run time) and is the identity.
@@ -65,6 +71,7 @@ def pad(plan: Plan, length: int | None = None, *, slots: int | None = None) -> P
         plan: the plan.
         length: rows of the result, None for as many as there are.
         slots: history slots of the result, None for as many as there are.
+        writes: history writes per row of the result (momentum methods have 2).
 
     Returns:
         A plan with the same samples.
@@ -79,6 +86,8 @@ def pad(plan: Plan, length: int | None = None, *, slots: int | None = None) -> P
         )
     if slots is not None:
         plan = _grow_history(plan, slots)
+    if writes is not None:
+        plan = _writes(plan, writes)
     rows, old = plan.rows, plan.length
     active = np.ones(old, bool) if rows.active is None else rows.active
     rows = rows._replace(active=active)
@@ -166,7 +175,7 @@ def stack(plans: Sequence[Plan]) -> Plan:
     length = max(p.length for p in plans)
     slots = max(p.slots for p in plans)
     writes = max(p.rows.push.slot.shape[1] for p in plans)
-    padded = [_writes(pad(p, length, slots=slots), writes) for p in plans]
+    padded = [pad(p, length, slots=slots, writes=writes) for p in plans]
     structure = max((jax.tree.structure(p) for p in padded), key=lambda s: s.num_leaves)
     if any(jax.tree.structure(p) != structure for p in padded):
         padded = [_fill(p, padded) for p in padded]
@@ -192,6 +201,8 @@ def _writes(plan: Plan, writes: int) -> Plan:
     have = push.slot.shape[1]
     if have in (0, writes):
         return plan
+    if writes < have:
+        raise ValueError(f"writes must be >= {have}, what the plan has; got {writes}.")
     more = (
         lambda w: namespace(w).concatenate(  # noqa: E731
             [w, *[w[:, :1]] * (writes - have)], axis=1

@@ -48,6 +48,7 @@ def ddim(
         10
     """
     lv = levels(process, ts)
+    plan.basis(plan.take(lv, slice(None, -1)), prediction)  # fails here, by name
     _, (eta,) = as_float(eta)
     if isinstance(eta, np.ndarray) and not ((eta >= 0) & (eta <= 1)).all():
         raise ValueError(f"eta must lie in [0, 1] (0 = ODE, 1 = DDPM), got {eta}.")

@@ -10,6 +10,7 @@ import numpy as np
 from .. import plan
 from ..numerics import (
     Levels,
+    along_last,
     gather_columns,
     history_nodes,
     lagrange,
@@ -99,12 +100,12 @@ def _integrals(process: Process, lv: Levels, rows: np.ndarray, count: int) -> Ar
     x, w = np.polynomial.legendre.leggauss(_NODES)
     part = ((np.arange(_PANELS)[:, None] + (x + 1) / 2) / _PANELS).ravel()
     mass = np.tile(w / (2 * _PANELS), _PANELS)
-    lam = low[..., None] + span[..., None] * xp.asarray(part, dtype=low.dtype)
+    lam = low[..., None] + span[..., None] * along_last(part, low)
     nodes = history_nodes(lv.time, rows, count)
     basis = lagrange(
         nodes, process.half_log_snr_inverse(lam) - lv.time[rows][..., None]
     )
-    d_rho = -xp.exp(-lam) * span[..., None] * xp.asarray(mass, dtype=low.dtype)
+    d_rho = -xp.exp(-lam) * span[..., None] * along_last(mass, low)
     return lv.alpha[rows + 1][..., None] * (basis * d_rho[..., None, :]).sum(-1)
 
 
@@ -112,10 +113,9 @@ def _sums(
     process: Process, lv: Levels, rows: np.ndarray, count: int, places: np.ndarray
 ) -> Array:
     """The published codes' sum: alpha_t dt sum_q (d rho / dt) l_k(t_q)."""
-    xp = namespace(lv.time)
     start = lv.time[rows][..., None]
     span = lv.time[rows + 1][..., None] - start
-    t = start + span * xp.asarray(places, dtype=lv.time.dtype)
+    t = start + span * along_last(places, lv.time[rows])
     alpha, sigma = process.alpha(t), process.sigma(t)
     d_alpha, d_sigma = process.rates(t)
     rate = (d_sigma * alpha - sigma * d_alpha) / alpha**2 * span / _PARTS

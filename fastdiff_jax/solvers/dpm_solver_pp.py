@@ -136,6 +136,7 @@ def _multistep(
     compat: bool = False,
 ) -> plan.Plan:
     lv = levels(process, ts)
+    plan.basis(plan.take(lv, slice(None, -1)), prediction)  # fails here, by name
     lower = lv.steps < 15 if lower is None else lower  # steadies very few steps
     orders = step_orders(
         lv, order, lower_final=lower, final=1 if euler_at_final else None

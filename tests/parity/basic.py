@@ -20,10 +20,14 @@ def ddim(case, o, arrays):
     return fd.solvers.ddim(process, ts, eta=step.get("eta", 0.0), second_noise=second)
 
 
+def analytic_first(plan, o):
+    """diff-sampler's afs: the first direction is x / sqrt(1 + sigma^2), no call."""
+    return fd.plan.analytic_first_step(plan, "unit") if o.get("afs") else plan
+
+
 def euler(case, o, arrays):
-    refuse(o, "afs")
     process, ts = continuous(case, arrays)
-    return fd.solvers.euler(process, ts)
+    return analytic_first(fd.solvers.euler(process, ts), o)
 
 
 def flow_euler(case, o, arrays):
@@ -32,11 +36,10 @@ def flow_euler(case, o, arrays):
 
 
 def heun(case, o, arrays):
-    refuse(o, "afs")
     process, ts = path(case, arrays)
     if o.get("denoise_to_zero"):
         process, ts = _to_zero(arrays)
-    return fd.solvers.edm_heun(process, ts)
+    return analytic_first(fd.solvers.edm_heun(process, ts), o)
 
 
 def flow_heun(case, o, arrays):
@@ -75,7 +78,6 @@ def _dpm_options(case, o, arrays) -> dict[str, Any]:
             euler=False,
         )
     if oracle == "diff-sampler":
-        refuse(o, "afs")
         return dict(
             order=o["max_order"],
             prediction="data" if o.get("predict_x0", True) else "noise",
@@ -87,6 +89,10 @@ def _dpm_options(case, o, arrays) -> dict[str, Any]:
 
 
 def dpm_multistep(case, o, arrays):
+    return analytic_first(_dpm_multistep(case, o, arrays), o)
+
+
+def _dpm_multistep(case, o, arrays):
     d = _dpm_options(case, o, arrays)
     process, ts = path(case, arrays)
     if o.get("denoise_to_zero"):
@@ -120,14 +126,13 @@ def unipc(case, o, arrays):
         order, variant, off = o["order"], o["variant"], ()
         data = o.get("algorithm", "data_prediction") == "data_prediction"
     else:
-        refuse(o, "afs")
         order, variant, off = o["max_order"], o.get("variant", "bh2"), ()
         data = o.get("predict_x0", True)
     denoise = bool(o.get("denoise_to_zero"))
     if denoise:
         process, ts = _to_zero(arrays)
         ts = ts[:-1]
-    return fd.solvers.unipc(
+    plan = fd.solvers.unipc(
         process,
         ts,
         order=order,
@@ -137,6 +142,7 @@ def unipc(case, o, arrays):
         disable_corrector=off,
         denoise=denoise,
     )
+    return analytic_first(plan, o)
 
 
 def lms(case, o, arrays):
@@ -146,7 +152,6 @@ def lms(case, o, arrays):
 
 
 def deis_tab(case, o, arrays):
-    refuse(o, "afs")
     if case["oracle"] == "deis":
         process, ts = continuous(case, arrays)
         rule = "left" if o["quad"] == "native" else "midpoint"
@@ -155,15 +160,16 @@ def deis_tab(case, o, arrays):
     process = VPClock(sigma[0], sigma[-1])
     rule = "midpoint" if o.get("quad") == "midpoint" else "ends"
     ts, order = process.times(sigma), o["max_order"] - 1
-    return fd.solvers.deis_tab(
+    plan = fd.solvers.deis_tab(
         process, ts, order=order, quadrature=rule, exact_first=True
     )
+    return analytic_first(plan, o)
 
 
 def deis_rhoab(case, o, arrays):
     process, ts = path(case, arrays)
     order = o["ab_order"] + 1 if "ab_order" in o else o["max_order"]
-    return fd.solvers.adams(process, ts, order=order)
+    return analytic_first(fd.solvers.adams(process, ts, order=order), o)
 
 
 FAMILIES = {

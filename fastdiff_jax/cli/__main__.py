@@ -1,0 +1,5 @@
+"""`python -m fastdiff_jax.cli`."""
+
+from . import main
+
+main()

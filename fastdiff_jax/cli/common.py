@@ -1,0 +1,126 @@
+"""What commands share: parsing of choices, plans by name, whole-file writing."""
+
+import difflib
+import inspect
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PROCESSES", "make_plan", "parse_labels", "refuse_overwrite", "write_whole"]
+
+PROCESSES = ("vp_linear", "vp_cosine", "sub_vp", "ve", "edm", "flow", "vp_discrete")
+
+
+def pick(kind: str, name: str, known: Any) -> Any:
+    """The entry of a dict by name, or an error with the nearest name."""
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, list(known), 1, 0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"unknown {kind} {name!r}.{hint} Known: {', '.join(sorted(known))}."
+    )
+
+
+def make_process(name: str) -> Any:
+    """A process with its published constants."""
+    import fastdiff_jax as fd
+
+    makers = {n: getattr(fd.processes, n) for n in PROCESSES}
+    return pick("process", name, makers)()
+
+
+def make_plan(
+    solver: str,
+    *,
+    process: str = "vp_linear",
+    grid: str = "log_snr",
+    nfe: int = 10,
+    order: int | None = None,
+    eta: float | None = None,
+    to_zero: bool = False,
+) -> Any:
+    """The plan of a solver that spends at most `nfe` evaluations.
+
+    Raises:
+        ValueError: an unknown name, an option the solver has not, or too few
+            evaluations for one step.
+    """
+    import fastdiff_jax as fd
+
+    entry = fd.solvers.find(solver)
+    path = make_process(process)
+    place = pick("grid", grid, fd.grids.GRIDS)
+    if nfe < 1:
+        raise ValueError(f"--nfe must be >= 1, got {nfe}.")
+    options: dict[str, Any] = {}
+    for name, value in (("order", order), ("eta", eta)):
+        if value is None:
+            continue
+        if name not in inspect.signature(entry.build).parameters:
+            raise ValueError(f"solver {solver!r} has no option --{name}; leave it out.")
+        options[name] = value
+    if order is not None and entry.orders and order not in entry.orders:
+        raise ValueError(
+            f"--order of {solver!r} must be one of {list(entry.orders)}, got {order}."
+        )
+    spaced = {"to_zero": True} if to_zero else {}
+    if to_zero and "to_zero" not in inspect.signature(place).parameters:
+        spaced = {}  # grids without the option end at zero by themselves
+    for steps in range(nfe // entry.calls + 1, 0, -1):
+        try:
+            plan = entry.build(path, place(path, steps, **spaced), **options)
+        except ValueError:
+            if steps > 1:  # a grid may need more steps than it can have
+                continue
+            raise
+        if plan.nfe <= nfe:
+            return plan
+    raise ValueError(
+        f"solver {solver!r} needs at least {plan.nfe} evaluations for one step, got "
+        f"--nfe {nfe}."
+    )
+
+
+def parse_labels(text: str, count: int) -> Any:
+    """Labels such as '0-9', '3', '1,3,5-7' or 'none', repeated to `count`."""
+    import numpy as np
+
+    if text.strip().lower() == "none":
+        return np.full(count, 10, np.int32)
+    found: list[int] = []
+    for part in text.split(","):
+        ends = part.strip().split("-")
+        try:
+            low, high = int(ends[0]), int(ends[-1])
+        except ValueError:
+            low = high = -1
+        if len(ends) > 2 or not 0 <= low <= high <= 9:
+            raise ValueError(
+                f"--labels must be digits 0..9 such as 0-9 or 1,3,5-7 (or none), got "
+                f"{text!r}."
+            )
+        found += range(low, high + 1)
+    return np.resize(np.asarray(found, np.int32), count)
+
+
+def refuse_overwrite(paths: list[Path], force: bool) -> None:
+    """Raise ValueError if a file is there already and may not be replaced."""
+    there = [str(p) for p in paths if p.exists()]
+    if there and not force:
+        raise ValueError(f"{', '.join(there)} exists; pass --force to replace it.")
+
+
+def write_whole(path: Path, write: Callable[[Any], None]) -> None:
+    """Write through a temporary neighbour: the file appears whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,55 @@
+"""`fastdiff plan NAME`: print a sampler's table, save it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import make_plan, refuse_overwrite, write_whole
+
+__all__ = ["command"]
+
+
+def command(
+    solver: Annotated[str, typer.Argument(help="See `fastdiff solvers`.")],
+    order: Annotated[
+        int | None, typer.Option(help="Order, where the solver has the option.")
+    ] = None,
+    nfe: Annotated[int, typer.Option(help="Network evaluations.")] = 10,
+    grid: Annotated[str, typer.Option(help="How the steps are placed.")] = "log_snr",
+    process: Annotated[str, typer.Option(help="The noise process.")] = "vp_linear",
+    eta: Annotated[
+        float | None, typer.Option(help="Noise of stochastic solvers, 0..1.")
+    ] = None,
+    to_zero: Annotated[
+        bool, typer.Option("--to-zero", help="End exactly at sigma = 0.")
+    ] = False,
+    digits: Annotated[int, typer.Option(help="Significant digits printed.")] = 5,
+    json: Annotated[
+        Path | None, typer.Option(help="Also save the table to this file.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing file.")
+    ] = False,
+) -> None:
+    """Print a sampler: one line per network evaluation, weights newest first."""
+    import fastdiff_jax as fd
+
+    if not 1 <= digits <= 17:
+        raise ValueError(f"--digits must be in 1..17, got {digits}.")
+    if json is not None:
+        refuse_overwrite([json], force)
+    table = make_plan(
+        solver,
+        process=process,
+        grid=grid,
+        nfe=nfe,
+        order=order,
+        eta=eta,
+        to_zero=to_zero,
+    )
+    typer.echo(fd.plan.table(table, digits))
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(json, lambda f: f.write(fd.plan.to_json(table).encode()))
+        typer.echo(f"saved {json}")

@@ -1,0 +1,36 @@
+"""`fastdiff solvers`: the registry as a table."""
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["command"]
+
+
+def command() -> None:
+    """List every solver: orders, network calls per step, noise, paper."""
+    import fastdiff_jax as fd
+
+    table = Table(title="solvers", title_justify="left")
+    for name in ("name", "--order", "accuracy", "calls", "noise"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("paper", overflow="fold")
+    for name, solver in sorted(fd.solvers.SOLVERS.items()):
+        table.add_row(
+            name,
+            _span(list(solver.orders)) or "-",
+            _span([solver.order(p) for p in solver.orders or (0,)]),
+            str(solver.calls),
+            ", ".join(f"--{option}" for option in solver.stochastic) or "-",
+            solver.paper,
+        )
+    Console().print(table)
+    Console().print(
+        "accuracy: order of convergence; calls: network evaluations per step"
+    )
+
+
+def _span(values: list[int]) -> str:
+    """'1-4' for a run of whole numbers, else all of them."""
+    if len(values) > 2 and values == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]}-{values[-1]}"
+    return ", ".join(map(str, values))

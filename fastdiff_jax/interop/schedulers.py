@@ -1,0 +1,312 @@
+"""From a scheduler class, its settings and its grid to one of our solvers' plans.
+
+Each builder returns the plan and the label that the network gets at each row.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import plan as plans
+from .. import processes, solvers
+from ..plan import Plan
+from ._schedules import table, to_label, trained
+from .grids import Grid
+
+__all__ = ["BUILDERS"]
+
+Settings = dict[str, Any]
+Built = tuple[Plan, np.ndarray]
+_FEW = 15  # `lower_order_final` acts below this many steps
+
+
+def _two(labels: np.ndarray, inner: np.ndarray | None = None) -> np.ndarray:
+    """Labels of two evaluations per step and one in the last: s_0, in_0, s_1, ..."""
+    inner = labels[1:] if inner is None else inner
+    return np.append(np.stack([labels[:-1], inner], 1).ravel(), labels[-1])
+
+
+def ddim(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """DDIM; clipping leaves the direction term as the network gave it."""
+    mapped = settings["clip_sample"] or settings["thresholding"]
+    both = bool(mapped and not options["use_clipped_model_output"])
+    shared = {"eta": options["eta"], "second_noise": both}
+    if grid.lands is None:
+        return solvers.ddim(grid.process, grid.ts, **shared), grid.labels
+    ends = np.stack([grid.ts[:-1], grid.lands], 1)
+    alpha, sigma = grid.process.alpha(ends), grid.process.sigma(ends)
+    steps = [
+        solvers.ddim(processes.tabulated(a, s), [1.0, 0.0], **shared)
+        for a, s in zip(alpha, sigma, strict=True)
+    ]
+    rows = jax.tree.map(lambda *w: np.concatenate(w), *[p.rows for p in steps])
+    level = rows.level._replace(time=grid.ts[:-1])
+    rows = rows._replace(index=np.arange(len(steps), dtype=np.int32), level=level)
+    end = steps[-1].end._replace(time=grid.ts[-1])
+    return Plan(rows, end), grid.labels
+
+
+def ddpm(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """Ancestral sampling: DDIM with eta = 1, or with the larger variance beta_t."""
+    del options
+    made = solvers.ddim(grid.process, grid.ts, eta=1.0)
+    kind = settings["variance_type"]
+    if kind == "fixed_large":
+        alpha = grid.process.alpha(grid.ts)
+        large = np.sqrt((1 - alpha[:-1] / alpha[1:]) * (1 + alpha[:-1] / alpha[1:]))
+        large = np.where(grid.labels > 0, large, 0.0)  # none after label 0
+        advance = made.rows.advance._replace(noise=large)
+        rows = made.rows._replace(advance=advance)
+        made = dataclasses.replace(made, rows=rows)
+    elif kind not in ("fixed_small", "fixed_small_log"):
+        raise ValueError(
+            f"variance_type={kind!r} is not supported; DDPM takes 'fixed_small', "
+            "'fixed_small_log' or 'fixed_large' here. A learned variance needs the "
+            "network's second half."
+        )
+    return made, grid.labels
+
+
+def pndm(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """PLMS, or F-PNDM with its Runge-Kutta warm-up; v is averaged as v."""
+    del options
+    steps, labels = len(grid.labels), grid.labels
+    apart = settings["num_train_timesteps"] // steps
+    warm = not settings["skip_prk_steps"]
+    if warm and (steps < 4 or apart % 2):
+        raise ValueError(
+            f"skip_prk_steps=False needs at least 4 steps and an even spacing of "
+            f"labels; got {steps} steps, {apart} apart. Set skip_prk_steps to true."
+        )
+    if grid.lands is not None:
+        raise ValueError(
+            f"timestep_spacing={settings['timestep_spacing']!r} with {steps} steps: "
+            "PNDMScheduler steps between labels that it never evaluates. Use "
+            "'leading', or a step count that divides num_train_timesteps."
+        )
+    average = "noise" if settings["prediction_type"] == "epsilon" else "velocity"
+    if not warm:
+        made = solvers.plms(grid.process, grid.ts, average=average)
+        twice = made.length > steps
+        return made, np.insert(labels, 1, labels[1]) if twice else labels
+    made = solvers.f_pndm(grid.process, grid.ts, average=average)
+    return made, np.asarray(made.rows.level.time)
+
+
+def ipndm(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """IPNDM, as published: equal-step weights, and no data mean from alpha = 0."""
+    del settings, options
+    return solvers.ipndm(grid.process, grid.ts, compat=True), grid.labels
+
+
+def _basis(name: str, settings: Settings) -> str:
+    """'data' or 'noise' of a DPM-Solver's `algorithm_type`, and its limits."""
+    kind = settings["algorithm_type"]
+    first = kind == "sde-dpmsolver++" and settings["solver_order"] == 1
+    if kind.startswith("sde") and not first:
+        raise ValueError(
+            f"algorithm_type={kind!r} with solver_order={settings['solver_order']} is "
+            "not supported; use 'dpmsolver++' or 'dpmsolver' (or 'sde-dpmsolver++' of "
+            "order 1)."
+        )
+    if settings["solver_order"] > 3:
+        raise ValueError(
+            f"solver_order must be 1, 2 or 3 for {name}, got "
+            f"{settings['solver_order']}."
+        )
+    if kind != "dpmsolver":  # 'deis' stands for the default
+        return "data"
+    if name.startswith("EDM"):
+        raise ValueError(
+            "algorithm_type must be 'dpmsolver++' for EDMDPMSolverMultistepScheduler, "
+            "got 'dpmsolver'."
+        )
+    if settings["final_sigmas_type"] == "zero":
+        raise ValueError(
+            "final_sigmas_type='zero' does not go with algorithm_type='dpmsolver'; "
+            "use 'sigma_min', or 'dpmsolver++'."
+        )
+    return "noise"
+
+
+def _dpm(name: str) -> Callable[[Settings, Grid, Settings], Built]:
+    """DPM-Solver(++) multistep, with the published third-order weights."""
+
+    def build(settings: Settings, grid: Grid, options: Settings) -> Built:
+        order, basis = settings["solver_order"], _basis(name, settings)
+        form = "exact" if settings["solver_type"] == "heun" else "midpoint"
+        shared: Settings = {
+            "prediction": basis,
+            "lower_order_final": settings["lower_order_final"]
+            and options["steps"] < _FEW,
+            "euler_at_final": settings.get("euler_at_final", False),
+        }
+        if order == 1:  # with noise, the ancestral step
+            eta = float(settings["algorithm_type"].startswith("sde"))
+            made = solvers.ddim(grid.process, grid.ts, eta=eta)
+        elif order == 2:
+            made = solvers.dpmpp_2m(grid.process, grid.ts, variant=form, **shared)
+        else:
+            made = solvers.dpmpp_3m(
+                grid.process, grid.ts, warmup=form, compat=True, **shared
+            )
+        return made, grid.labels
+
+    return build
+
+
+def singlestep(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """Singlestep DPM-Solver(++): the grid's own levels serve as inner stages."""
+    basis = _basis("DPMSolverSinglestepScheduler", settings)
+    if settings["algorithm_type"].startswith("sde"):  # order 1
+        return _dpm("DPMSolverSinglestepScheduler")(settings, grid, options)
+    order, steps = settings["solver_order"], len(grid.labels)
+    lower = settings["lower_order_final"] or steps % order > 0
+    lower = lower or settings["final_sigmas_type"] == "zero"
+    made = solvers.dpm_solver_fast(
+        grid.process,
+        grid.ts,
+        order=order,
+        lower_order_final=lower,
+        variant="taylor" if settings["solver_type"] == "heun" else "dpmsolver",
+        prediction=basis,
+        compat=True,
+    )
+    return made, grid.labels
+
+
+def deis(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """DEIS with a polynomial in log rho."""
+    order = settings["solver_order"]
+    if order > 3:
+        raise ValueError(f"solver_order must be 1, 2 or 3 for DEIS, got {order}.")
+    if settings["algorithm_type"].startswith("sde"):
+        raise ValueError(
+            "algorithm_type must be 'deis' for DEISMultistepScheduler, got "
+            f"{settings['algorithm_type']!r}."
+        )
+    lower = settings["lower_order_final"] and options["steps"] < _FEW
+    made = solvers.deis_logrho(
+        grid.process, grid.ts, order=order, lower_order_final=lower
+    )
+    return made, grid.labels
+
+
+def unipc(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """UniPC, whose order comes down at the end for any step count."""
+    del options
+    kind = settings["solver_type"]
+    made = solvers.unipc(
+        grid.process,
+        grid.ts,
+        order=settings["solver_order"],
+        variant=kind if kind in ("bh1", "bh2") else "bh2",
+        prediction="data" if settings["predict_x0"] else "noise",
+        lower_order_final=settings["lower_order_final"],
+        disable_corrector=tuple(settings["disable_corrector"]),
+    )
+    return made, grid.labels
+
+
+def euler(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """Euler in sigma; with churn, the network sees the level before the churn."""
+    made = solvers.euler(grid.process, grid.ts)
+    if not options.get("s_churn"):
+        return made, grid.labels
+    if settings["prediction_type"] != "epsilon":
+        raise ValueError(
+            f"s_churn={options['s_churn']} needs prediction_type='epsilon', got "
+            f"{settings['prediction_type']!r}."
+        )
+    sigma, steps = grid.ts[:-1], options["steps"]
+    inside = (sigma >= options["s_tmin"]) & (sigma <= options["s_tmax"])
+    gamma = np.where(inside, min(options["s_churn"] / steps, math.sqrt(2) - 1), 0.0)
+    raised = sigma * (1 + gamma)
+    advance = made.rows.advance._replace(
+        evaluation=(grid.ts[1:] - raised)[:, None],
+        noise=options["s_noise"] * np.sqrt(raised**2 - sigma**2),
+    )
+    rows = made.rows._replace(advance=advance)
+    return dataclasses.replace(made, rows=rows), grid.labels
+
+
+def ancestral(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """Euler ancestral: in x / alpha this is DDIM with eta = 1."""
+    del settings, options
+    return solvers.ddim(grid.process, grid.ts, eta=1.0), grid.labels
+
+
+def heun(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """Heun in sigma."""
+    del settings, options
+    return solvers.edm_heun(grid.process, grid.ts), _two(grid.labels)
+
+
+def lms(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """LMS: Adams-Bashforth in sigma on uneven steps."""
+    del settings
+    made = solvers.adams(grid.process, grid.ts, order=options["order"])
+    return made, grid.labels
+
+
+def kdpm2(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """DPM-2: inner levels half-way in log sigma, and their own labels."""
+    del options
+    middle = np.sqrt(grid.ts[:-2] * grid.ts[1:-1])
+    inner = to_label(middle, table(trained(settings)))
+    return solvers.dpm2(grid.process, grid.ts), _two(grid.labels, inner)
+
+
+def flow_euler(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """Euler in t, or fresh noise on the data prediction after every step."""
+    del options
+    if not settings["stochastic_sampling"]:
+        return solvers.euler(grid.process, grid.ts), grid.labels
+    level = plans.Level(
+        grid.ts, grid.process.alpha(grid.ts), grid.process.sigma(grid.ts)
+    )
+    before, end = (plans.Level(*(v[i] for v in level)) for i in (slice(-1), -1))
+    made = plans.build(
+        before,
+        end,
+        convert=plans.basis(before, "data"),
+        advance=plans.Move(
+            anchor=np.zeros(len(grid.labels)),
+            history=None,
+            evaluation=level.alpha[1:, None],
+            noise=level.sigma[1:],
+        ),
+    )
+    return made, grid.labels
+
+
+def flow_heun(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """Heun in t."""
+    del settings, options
+    return solvers.heun(grid.process, grid.ts), _two(grid.labels)
+
+
+BUILDERS: dict[str, Callable[[Settings, Grid, Settings], Built]] = {
+    "DDIMScheduler": ddim,
+    "DDPMScheduler": ddpm,
+    "PNDMScheduler": pndm,
+    "DPMSolverMultistepScheduler": _dpm("DPMSolverMultistepScheduler"),
+    "DPMSolverSinglestepScheduler": singlestep,
+    "DEISMultistepScheduler": deis,
+    "UniPCMultistepScheduler": unipc,
+    "EulerDiscreteScheduler": euler,
+    "EulerAncestralDiscreteScheduler": ancestral,
+    "HeunDiscreteScheduler": heun,
+    "LMSDiscreteScheduler": lms,
+    "KDPM2DiscreteScheduler": kdpm2,
+    "IPNDMScheduler": ipndm,
+    "FlowMatchEulerDiscreteScheduler": flow_euler,
+    "FlowMatchHeunDiscreteScheduler": flow_heun,
+    "EDMEulerScheduler": euler,
+    "EDMDPMSolverMultistepScheduler": _dpm("EDMDPMSolverMultistepScheduler"),
+}
+"""Builder of every class: (settings, grid, options) -> (plan, labels of its rows)."""
