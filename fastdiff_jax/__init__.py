@@ -3,7 +3,9 @@
 A sampler is a table of numbers; one scan runs every table.
 """
 
-from . import compensate as compensate
+import importlib
+from typing import Any
+
 from . import engine as engine
 from . import grids as grids
 from . import guidance as guidance
@@ -11,7 +13,6 @@ from . import models as models
 from . import plan as plan
 from . import processes as processes
 from . import solvers as solvers
-from . import statistics as statistics
 from .engine import Info as Info
 from .engine import State as State
 from .engine import init as init
@@ -23,3 +24,16 @@ from .plan import Plan as Plan
 from .typing import Context as Context
 
 __version__ = "0.1.0"
+
+# Loaded on first use: they pull in scipy's integrators, optax or plotting.
+_LAZY = ("adaptive", "analysis", "compensate", "interop", "plots", "statistics")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

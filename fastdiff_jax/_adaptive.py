@@ -158,6 +158,7 @@ def _decide(
 def solve(
     p: Problem, x: PyTree, carry: PyTree, first: tuple, h_init: Array, bound: Array
 ) -> tuple[PyTree, AdaptiveInfo]:
+    """Trial steps from `first` (time, half log-SNR) to the end or to the bound."""
     order = p.settings.order
 
     def body(state: _State) -> _State:

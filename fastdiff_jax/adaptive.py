@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import engine
 from ._adaptive import PID, AdaptiveInfo, Power, Problem, Settings, rms, solve
 from .numerics import mix
 from .plan import Level
@@ -171,6 +170,36 @@ def _pooled(scaled: PyTree, batched: bool, how: str) -> Array:
     return each.max()
 
 
+def _floating(value: Any) -> Array:
+    """Float32 at least, like the engine's states."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.inexact):
+        raise ValueError(f"x must be floating, got {value.dtype}. Cast it.")
+    narrow = jnp.finfo(value.dtype).bits < 32
+    return value.astype(jnp.float32) if narrow else value
+
+
+def _like(x: PyTree, found: PyTree) -> PyTree:
+    """The prediction in the state's dtypes, checked."""
+    if jax.tree.structure(x) != jax.tree.structure(found):
+        raise ValueError(
+            f"denoiser returned a tree {jax.tree.structure(found)} for x of "
+            f"{jax.tree.structure(x)}. Return one prediction per leaf of x."
+        )
+
+    def leaf(value: Array, prediction: Any) -> Array:
+        prediction = jnp.asarray(prediction)
+        if prediction.shape != value.shape:
+            raise ValueError(
+                f"denoiser returned shape {prediction.shape} for x of shape "
+                f"{value.shape}. Samples come one at a time unless coupled: pass what "
+                "differs between them as condition=..."
+            )
+        return prediction.astype(value.dtype)
+
+    return jax.tree.map(leaf, x, found)
+
+
 def _run(
     traced: dict,
     x: PyTree,
@@ -181,10 +210,11 @@ def _run(
 ) -> tuple[PyTree, AdaptiveInfo]:
     denoiser = traced.get("denoiser", s.denoiser)
     process = traced.get("process", s.process)
-    x = engine._floating(x)
+    x = jax.tree.map(_floating, x)
     dtype = max((v.real.dtype for v in jax.tree.leaves(x)), key=lambda d: d.itemsize)
     start, end, rtol, atol, h_init = (jnp.asarray(v, dtype) for v in numbers[:5])
-    batched = engine._batched(x) is not None
+    sizes = {v.shape[0] if v.ndim else None for v in jax.tree.leaves(x)}
+    batched = len(sizes) == 1 and None not in sizes
 
     def level(t: Array) -> Level:
         return Level(t, process.alpha(t).astype(dtype), process.sigma(t).astype(dtype))
@@ -192,8 +222,8 @@ def _run(
     def system(x: PyTree, condition: PyTree) -> tuple[PyTree, AdaptiveInfo]:
         def denoised(x: PyTree, at: Level, index: Array, carry: PyTree) -> tuple:
             context = Context(index, *at, controls, condition)
-            (found,), carry = engine._evaluate(denoiser, x, context, carry, 1)
-            return found, carry
+            found, carry = denoiser(x, context, carry)
+            return _like(x, found), carry
 
         def evaluate(x: PyTree, at: Level, index: Array, carry: PyTree) -> tuple:
             found, carry = denoised(x, at, index, carry)
@@ -221,8 +251,7 @@ def _run(
         return system(x, condition)
     if s.coupled:
         found, info = system(x, condition)
-        size = (engine._batched(x),)
-        return found, jax.tree.map(lambda v: jnp.broadcast_to(v, size), info)
+        return found, jax.tree.map(lambda v: jnp.broadcast_to(v, tuple(sizes)), info)
 
     def one(x: PyTree, condition: PyTree) -> tuple[PyTree, AdaptiveInfo]:
         alone = jax.tree.map(lambda v: v[None], (x, condition))

@@ -22,7 +22,7 @@ def loop(oracle, process, ts, x, predict=m.predict, **options):
     return oracle(process, ts, at, x, **options)
 
 
-def slope(build, name, power=1.0, counts=(160, 320)):
+def slope(build, name, power=1.0, counts=(80, 160)):
     """Observed order on a path between two step counts, RMS over 41 points."""
     process, x, end = m.problem(name)
     found = []

@@ -15,7 +15,6 @@ import pytest
 
 import fastdiff_jax as fd
 from fastdiff_jax import analysis, plots
-from fastdiff_jax.analysis import linear
 
 S = fd.solvers
 VP, EDM, FLOW = fd.processes.vp_linear(), fd.processes.edm(), fd.processes.flow()
@@ -54,7 +53,12 @@ def churned():
         level,
         p.Level(np.float64(0.1), np.float64(1.0), np.float64(0.1)),
         convert=p.basis(level, "data"),
-        advance=p.Move(ratio, None, evaluation=(1 - ratio)[:, None]),
+        advance=p.Move(
+            np.array([ratio[0], 0.0]),
+            None,
+            point=np.array([0.0, ratio[1]]),
+            evaluation=(1 - ratio)[:, None],
+        ),
         predict=p.Move(
             np.ones(2), None, noise=np.array([np.sqrt(1.5**2 - 1.0**2), 0.0])
         ),
@@ -73,7 +77,7 @@ def compiled():
     plans = {label: build() for label, build in CASES.items()}
     stack = fd.plan.stack(list(plans.values()))
     rows = stack.rows.index.shape[1]
-    first = int(linear.draws_at_start(next(iter(plans.values()))) or True)
+    first = 1  # the churned case has a start draw, so all of the stack do
     width = 2 + first + rows
     means = jnp.zeros((width, 1)).at[1].set(1.0)
 
@@ -223,22 +227,22 @@ def test_order_conditions_hold_up_to_the_order(name, process):
     found = analysis.order_conditions(plan, process, basis=basis, variable=variable)
     assert len(found.degrees) == 18
     assert (found.degrees[order:-1] == order).all(), found.degrees
-    # the same, as numbers: vanish below the order and not at it, in a settled step
+    # the same, as numbers: they vanish below the order, and not at it
     ends = found.step[~np.isnan(found.step[:, 0])][order + 1 : -1]
-    ends = ends[np.abs(ends[:, order]) > 1e-10] if "unip" not in name else ends
     assert np.abs(ends[:, :order]).max() < 1e-10
-    assert np.abs(ends[:, order]).min() > 1e-8
-    assert np.abs(found.total[0]) < 1e-10 and found.holds() == 1 + (
-        name in ("edm_heun", "heun")
-    )
+    assert np.abs(ends[:, order]).max() > 1e-4
+    whole = {"edm_heun": 2, "heun": 2, "unipc 2": 2}  # what the warm-up leaves of it
+    assert found.holds() == whole.get(name, 1)
 
 
-def planted(plan, factor=1.01):
-    """The plan with one weight, on a stored evaluation or its own, a little off."""
-    history, own = plan.rows.advance.history, plan.rows.advance.evaluation
+def planted(plan, factor=1.01, everywhere=False):
+    """The plan with one weight (or all on the rows' own evaluations) a little off."""
+    history = np.array(plan.rows.advance.history)
+    own = np.array(plan.rows.advance.evaluation)
     row = plan.length // 2
-    history, own = history.copy(), own.copy()
-    if history.size and np.abs(history[row]).max() > 0:
+    if everywhere:
+        own *= factor
+    elif history.size and np.abs(history[row]).max() > 0:
         history[row] *= factor
     else:
         own[row] *= factor
@@ -256,8 +260,8 @@ def test_a_planted_wrong_weight_shows(name):
     assert np.abs(bad.total - good.total).max() > 1e-5
     wrong = np.flatnonzero(good.degrees != bad.degrees)
     assert wrong.size == 1 and bad.degrees[wrong[0]] == 0
-    assert abs(analysis.constant(plan).mean) < 1e-12
-    assert abs(analysis.constant(planted(plan)).mean) > 1e-6
+    assert max(map(abs, analysis.constant(plan))) < 1e-12
+    assert max(map(abs, analysis.constant(planted(plan)))) > 1e-6
 
 
 def test_step_residuals_fall_with_the_order_where_they_are_not_zero():
@@ -288,7 +292,7 @@ def test_churn_is_undone_where_the_anchor_stands():
 
 
 def test_infinite_ends_are_left_out():
-    plan = S.unipc(FLOW, [1.0, 0.7, 0.4, 0.2, 0.1, 0.0], order=2, variant="exact")
+    plan = S.dpmpp_2m(FLOW, [1.0, 0.7, 0.4, 0.2, 0.1, 0.0], variant="exact")
     found = analysis.order_conditions(plan, FLOW)
     assert len(found.degrees) == 3 and (found.degrees >= 1).all()
     assert np.isfinite(found.total).all()
@@ -360,9 +364,9 @@ def test_an_accurate_plan_bears_more_guidance_than_it_is_asked_for():
 def test_measured_order(build, order, power):
     found = analysis.measured_order(build, FLOW, (48, 96), power=power)
     assert abs(found.order - order) < 0.2
-    wrong = lambda process, ts: planted(build(process, ts), 1.05)  # noqa: E731
+    wrong = lambda *a: planted(build(*a), 1.05, everywhere=True)  # noqa: E731
     bad = analysis.measured_order(wrong, FLOW, (48, 96), power=power)
-    assert bad.errors[1] > found.errors[1]
+    assert bad.order < order - 0.5
 
 
 def test_the_order_problem_is_the_same_on_every_path():

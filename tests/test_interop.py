@@ -1,7 +1,6 @@
 """Published scheduler configs: their own numbers, from the config alone."""
 
 import functools
-import json
 from pathlib import Path
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastdiff_jax as fd
-from fastdiff_jax.interop import from_scheduler_config, read
+from fastdiff_jax.interop import from_scheduler_config
 from fastdiff_jax.interop._classes import CLASSES, EDM, SCALED
 
 from . import golden_cases as g
@@ -127,7 +126,7 @@ def evaluate(denoiser, x, context):
 
 
 def run(case, source, network):
-    """Deviations (grid, labels, level of labels, start, sample) over what is allowed."""
+    """Deviations of grid, labels, start and sample, over what is allowed."""
     arrays = source.arrays(case)
     config, call, rounded = described(case, arrays)
     scheduler = from_scheduler_config(config, case["N"], **call)

@@ -26,8 +26,25 @@ def run(plan):
     return np.asarray(m.run(plan, jnp.asarray(START)))
 
 
+def host(plan, x=None):
+    """The plan's sample, row by row in NumPy."""
+    _, alpha, sigma = plan.rows.level
+    start = START[:, 0] if x is None else x
+    return fd.plan.replay(plan, lambda x, i: m.predict(x, alpha[i], sigma[i]), start)
+
+
+def slope(build, name, power=1.0, counts=(40, 80)):
+    """Observed order, in NumPy: no compiled program per step count."""
+    process, x, end = m.problem(name)
+    errors = []
+    for n in counts:
+        gap = host(build(process, m.times_between(process, n, power)), x) - end
+        errors.append(np.sqrt(np.mean(gap**2)))
+    return np.log2(errors[0] / errors[1]) / np.log2(counts[1] / counts[0])
+
+
 def same(a, b):
-    np.testing.assert_allclose(run(a), run(b), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(host(a), host(b), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("grid", sorted(GRIDS))
@@ -112,7 +129,7 @@ def test_singlestep_is_in_the_space():
         u = s[i + 1] / s[i] * x - a[i + 1] * np.expm1(-half) * d0
         d1 = m.predict(u, a[i + 1], s[i + 1])
         x = s[i + 2] / s[i] * x - a[i + 2] * np.expm1(-h) * d1
-    np.testing.assert_allclose(run(usf(VP, schedule))[:, 0], x, rtol=1e-11)
+    np.testing.assert_allclose(host(usf(VP, schedule)), x, rtol=1e-11)
 
 
 def random_schedule(rng, ts):
@@ -153,13 +170,9 @@ def test_equals_the_naive_loop(seed):
     plan = usf(VP, schedule)
     want = oracle.usf(VP, schedule, m.predict, START[:, 0])
     size = 1 + np.abs(want).max()
-    got = fd.plan.replay(
-        plan,
-        lambda x, i: m.predict(x, plan.rows.level.alpha[i], plan.rows.level.sigma[i]),
-        START[:, 0],
-    )
-    assert np.abs(got - want).max() < 1e-12 * size
-    assert np.abs(run(plan)[:, 0] - want).max() < 1e-12 * size
+    assert np.abs(host(plan) - want).max() < 1e-12 * size
+    if seed < 2:
+        assert np.abs(run(plan)[:, 0] - want).max() < 1e-12 * size
 
 
 def test_history_is_as_small_as_the_choices_need():
@@ -189,14 +202,14 @@ def planted(process, ts):
 
 def test_order_of_mixed_predictions():
     build = lambda p, ts: usf(p, mixed(p, ts))  # noqa: E731
-    assert abs(m.slope(build, "vp", power=1.5, counts=(40, 80)) - 3) < 0.25
+    assert abs(slope(build, "vp", power=1.5, counts=(40, 80)) - 3) < 0.25
     # R = 1 - 2 h: an error of first order in the derivative costs an order
-    assert abs(m.slope(planted, "vp", power=1.5, counts=(40, 80)) - 3) > 0.5
+    assert abs(slope(planted, "vp", power=1.5, counts=(40, 80)) - 3) > 0.5
 
 
 def test_corrector_adds_an_order():
     build = lambda p, ts: usf(p, usf_schedule(ts, order=2, corrector="pseudo"))  # noqa: E731
-    assert abs(m.slope(build, "vp", counts=(40, 80)) - 3) < 0.25
+    assert abs(slope(build, "vp", counts=(40, 80)) - 3) < 0.25
 
 
 def test_traced_times():
@@ -232,12 +245,16 @@ def test_repeated_time_is_the_identity():
     ts = np.array([1.0, 0.7, 0.5, 0.3, 0.1])
     twice = np.insert(ts, 2, 0.7)
     build = lambda t: usf(VP, usf_schedule(t, relaxation="dpmsolver-2"))  # noqa: E731
-    plan = build(twice)
-    assert np.isfinite(run(plan)).all()
-    points = fd.sample(plan, m.MODEL, jnp.asarray(START), collect=lambda s, _: s.point)[
-        1
-    ]
-    np.testing.assert_allclose(points[0], points[1], rtol=1e-13)
+    points = []
+    level = build(twice).rows.level
+
+    def predict(x, i):
+        points.append(x)
+        return m.predict(x, level.alpha[i], level.sigma[i])
+
+    end = fd.plan.replay(build(twice), predict, START[:, 0])
+    assert np.isfinite(end).all()
+    np.testing.assert_allclose(points[1], points[2], rtol=1e-13)
 
 
 def test_serialises_and_changes():
@@ -265,7 +282,7 @@ def test_repair_makes_any_mutation_legal(seed):
         for t in rng.uniform(0.05, 1, 6)
     )
     repaired = repair(Schedule(rows, 0.01))
-    assert np.isfinite(run(usf(VP, repaired))).all()
+    assert np.isfinite(host(usf(VP, repaired))).all()
     assert repair(repaired) == repaired
 
 
@@ -274,8 +291,9 @@ BAD = {
     "relaxation must be": dict(relaxation="half"),
     "corrector must be": dict(corrector="implicit"),
     "corrector_relaxation must be": dict(corrector_relaxation="half"),
-    r"order must be in 1\.\.3": dict(order=4),
-    r"start must be in 1\.\.3": dict(start=4),
+    r"order must be a whole number in 1\.\.3": dict(order=4),
+    r"order must be .* got 2\.0": dict(order=2.0),
+    r"start must be a whole number in 1\.\.3": dict(start=4),
     "slope must be finite": dict(slope=float("nan")),
     "nodes must have 1 sets": dict(order=2, nodes=()),
     "nodes of derivative 1": dict(order=2, nodes=((0,),)),

@@ -20,7 +20,7 @@ import numpy as np
 from .. import plan as plans
 from ..typing import Process
 from .linear import HostState, advance, begin, scalar
-from .places import Place, anchors, copies, moves, noise_rates, place, pure
+from .places import Place, anchors, copies, from_point, moves, noise_rates, place, pure
 
 __all__ = ["BASES", "VARIABLES", "Conditions", "order_conditions"]
 
@@ -157,7 +157,7 @@ class _Test:
         """The data prediction D whose basis quantity is the polynomial."""
         if not np.isfinite(at.lam):
             return np.zeros(len(self.powers))
-        p = self.polynomials(np.float64(self._u(at)))
+        p = self.polynomials(np.array(self._u(at)))
         if self.basis == "data":
             return p
         if self.basis == "noise":
@@ -210,8 +210,10 @@ def _compare(
     exact = fresh(where[0])
     true = run = begin(plan, exact)
     for i in range(plan.length):
-        here, old = place(plan, i), where[i]
-        new, after = where[i + 1], place(plan, i + 1)
+        here, new, after = place(plan, i), where[i + 1], place(plan, i + 1)
+        old = where[i]
+        if from_point(plan, i):
+            old, exact = here, true.point
         true = advance(plan, i, true, test.prediction(here, true.point))
         run = advance(plan, i, run, test.prediction(here, run.point))
         if np.isfinite(old.lam) and np.isfinite(new.lam):

@@ -123,11 +123,11 @@ def measured_order(
         >>> abs(found.order - 1.0) < 0.1
         True
     """
-    steps = _steps(steps)
+    counts = _steps(steps)
     start, exact = order_problem()
     run = _host if run is None else run
     errors = []
-    for n in steps:
+    for n in counts:
         ts = graded_times(process, int(n), power)
         made = build(process, ts)
         if made.stochastic:
@@ -138,7 +138,7 @@ def measured_order(
         a0, a1 = (float(a) for a in process.alpha(ts[[0, -1]]))
         found = np.asarray(run(made, start * a0))
         errors.append(np.sqrt(np.mean((found / a1 - exact) ** 2)))
-    return fit_order(steps, np.array(errors))
+    return fit_order(counts, np.array(errors))
 
 
 def measured_weak_order(
@@ -170,16 +170,16 @@ def measured_weak_order(
         >>> abs(found.order - 1.0) < 0.2
         True
     """
-    steps = _steps(steps)
+    counts = _steps(steps)
     errors = []
-    for n in steps:
+    for n in counts:
         made = build(process, graded_times(process, int(n), power))
         law = gaussian_error(
             made, 0.0, np.linspace(0.1, 1.0, 10), exact_start=True, target="level"
         )
         ratio = np.sqrt(law.variance / law.target_variance)
         errors.append(np.abs(ratio - 1).max())
-    return fit_order(steps, np.array(errors))
+    return fit_order(counts, np.array(errors))
 
 
 def _steps(steps: Sequence[int]) -> np.ndarray:

@@ -7,7 +7,16 @@ import numpy as np
 from .. import plan as plans
 from .linear import start_level, walk
 
-__all__ = ["Place", "anchors", "copies", "moves", "noise_rates", "place", "pure"]
+__all__ = [
+    "Place",
+    "anchors",
+    "copies",
+    "from_point",
+    "moves",
+    "noise_rates",
+    "place",
+    "pure",
+]
 
 
 class Place(NamedTuple):
@@ -50,6 +59,12 @@ def moves(plan: plans.Plan, i: int) -> bool:
     a = plan.rows.advance
     others = (a.history, a.point, a.evaluation, a.noise, a.register, a.bias)
     return bool(a.anchor[i] != 1) or not all(_zero(w, i) for w in others)
+
+
+def from_point(plan: plans.Plan, i: int) -> bool:
+    """Whether row i steps from its point (after churn, say), not from the anchor."""
+    a = plan.rows.advance
+    return bool(a.anchor[i] == 0 and a.point[i] != 0)
 
 
 def copies(plan: plans.Plan, i: int) -> bool:
@@ -108,8 +123,12 @@ def noise_rates(plan: plans.Plan, where: list[Place]) -> np.ndarray:
         return float(-np.log(ratio) / h) if ratio > 0 else 0.0
 
     for i in range(plan.length):
-        x, y = float(states[i].anchor[0]), float(states[i + 1].anchor[0])
-        z = float(states[i + 1].point[0])
-        out[i, 0] = rate(where[i], where[i + 1], x, y)
+        before, after = states[i], states[i + 1]
+        y, z = float(after.anchor[0]), float(after.point[0])
+        if from_point(plan, i):
+            origin, x = place(plan, i), float(before.point[0])
+        else:
+            origin, x = where[i], float(before.anchor[0])
+        out[i, 0] = rate(origin, where[i + 1], x, y)
         out[i, 1] = rate(where[i + 1], place(plan, i + 1), y, z)
     return out

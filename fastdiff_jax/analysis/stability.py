@@ -82,7 +82,8 @@ def _slopes(
     if slopes is not None:
         base, end = (np.broadcast_to(np.float64(k), alpha.shape) for k in slopes)
         return base, end
-    return tuple(posterior_slope(alpha, sigma, v) for v in (variance, conditional))
+    unconditional = posterior_slope(alpha, sigma, variance)
+    return unconditional, posterior_slope(alpha, sigma, conditional)
 
 
 def guidance_growth(

@@ -11,6 +11,8 @@ def main(argv: list[str] | None = None) -> None:
         from .app import run
     except ImportError as error:  # typer or rich
         print(f"error: {error}", file=sys.stderr)
-        print('The command line needs `pip install "fastdiff-jax[cli]"`.', file=sys.stderr)
+        print(
+            'The command line needs `pip install "fastdiff-jax[cli]"`.', file=sys.stderr
+        )
         raise SystemExit(1) from None
     raise SystemExit(run(argv))

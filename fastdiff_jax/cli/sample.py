@@ -101,7 +101,13 @@ def draw(table: Any, labels: Any, guidance: float, seed: int) -> tuple[Any, floa
 
     def one(start: int) -> Any:
         part = slice(start, start + batch)
-        noise = fd.prior(fd.processes.edm(), keys[part], (batch, 8, 8, 1), start=1.0)
+        noise = fd.prior(
+            fd.processes.edm(),
+            keys[part],
+            (batch, *fd.models.digits.SHAPE),
+            start=1.0,
+            dtype=jnp.float32,
+        )
         if guidance == 1:
             guided = fd.models.digits.load(padded[part])
         else:
@@ -113,8 +119,6 @@ def draw(table: Any, labels: Any, guidance: float, seed: int) -> tuple[Any, floa
     jax.block_until_ready(one(0))  # compile
     begin, found = time.perf_counter(), []
     starts = range(0, count, batch)
-    for start in track(
-        starts, "sampling", transient=True, disable=len(starts) < 4
-    ):
+    for start in track(starts, "sampling", transient=True, disable=len(starts) < 4):
         found.append(np.asarray(one(start)))
     return np.concatenate(found)[:count], time.perf_counter() - begin

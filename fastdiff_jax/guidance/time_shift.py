@@ -67,9 +67,8 @@ class TimeShifted:
                 f"one rank and one time per row; got {[v.shape for v in leaves]} at "
                 f"times of shape {jnp.shape(context.time)}."
             )
-        mean = sum(v.reshape(batch, -1).sum(1) for v in leaves) / size
-        gaps = [(v.reshape(batch, -1) - mean[:, None]) ** 2 for v in leaves]
-        variance = sum(g.sum(1) for g in gaps) / size
+        flat = [v.reshape(batch, -1).astype(dtype) for v in leaves]
+        variance = jnp.concatenate(flat, axis=1).var(axis=1)
         cast = lambda v: jnp.asarray(v, dtype)  # noqa: E731
         now, process = cast(context.time), self.process
         places = np.linspace(-0.5, 0.5, self.candidates)

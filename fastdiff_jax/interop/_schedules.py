@@ -4,6 +4,7 @@ Levels rho_n = sigma_n / alpha_n are known at labels n = 0..T-1. Between labels 
 linear in the label; the label of a level is linear in log rho. Both as published.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -47,7 +48,7 @@ def betas(settings: Settings) -> np.ndarray:
     return np.minimum(1 - level[1:] / level[:-1], 0.999)
 
 
-def trained(settings: Settings, exact: bool = False) -> Process:
+def trained(settings: Settings, exact: bool = False) -> Any:
     """The path that the network was trained on, time = label.
 
     Args:
@@ -60,10 +61,9 @@ def trained(settings: Settings, exact: bool = False) -> Process:
     if not zero or exact:
         return vp_discrete(beta, zero_terminal_snr=zero, interpolation="rho")
     whole = vp_discrete(beta, zero_terminal_snr=True, interpolation="rho")
-    square = whole.alpha(np.arange(len(beta))) ** 2
-    square[-1] = _TINY
-    before = np.append(1.0, square[:-1])
-    return vp_discrete(1 - square / before, interpolation="rho")
+    rho = whole.table.copy()  # may fall at the last label; only its inverse would mind
+    rho[-1] = math.sqrt(1 / _TINY - 1)
+    return dataclasses.replace(whole, table=rho, zero_terminal=False)
 
 
 def table(path: Process) -> np.ndarray:
@@ -99,10 +99,13 @@ def bend(
     ramp = np.linspace(0, 1, steps)
     if name == "karras":
         top, bottom = high ** (1 / power), low ** (1 / power)
-        return (top + ramp * (bottom - top)) ** power
-    if name == "beta":
-        return low + stats.beta.ppf(1 - ramp, 0.6, 0.6) * (high - low)
-    return np.exp(np.linspace(math.log(high), math.log(low), steps))
+        levels = (top + ramp * (bottom - top)) ** power
+    elif name == "beta":
+        levels = low + stats.beta.ppf(1 - ramp, 0.6, 0.6) * (high - low)
+    else:
+        levels = np.exp(np.linspace(math.log(high), math.log(low), steps))
+    levels[-1], levels[0] = low, high  # no rounding at the ends
+    return levels
 
 
 def spaced(settings: Settings, steps: int, last: int, extra: int = 0) -> np.ndarray:

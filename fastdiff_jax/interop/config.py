@@ -6,18 +6,16 @@ x0 = fd.sample(scheduler.plan, denoiser, scheduler.initial * noise)
 """
 
 import dataclasses
-import difflib
-import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..plan import Plan
 from ..typing import Array, Denoiser, Process, PyTree
-from ._classes import CLASSES, EDM, RULES, SCALED, inert
+from ._classes import EDM, EXACT, SCALED
+from ._parse import count, options_of, read
 from ._schedules import trained
 from .denoisers import PREDICTIONS, network
 from .grids import GRIDS, Grid
@@ -73,7 +71,7 @@ class Scheduler(NamedTuple):
             t = labels / settings["num_train_timesteps"]
             t = 1 - t if settings.get("invert_sigmas") else t
             return 1 - t, t
-        path = trained(settings, exact=True)
+        path = trained(settings, self.name in EXACT)
         if self.name in SCALED:
             return np.ones_like(labels), np.exp(-path.half_log_snr(labels))
         return path.alpha(labels), path.sigma(labels)
@@ -109,169 +107,6 @@ class Scheduler(NamedTuple):
             dtype=dtype,
             batch_time=batch_time,
         )
-
-
-def _near(word: str, known: Any) -> str:
-    found = difflib.get_close_matches(str(word), list(known), 1, 0.6)
-    return f" Did you mean {found[0]!r}?" if found else ""
-
-
-def _load(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any]:
-    if isinstance(config, Mapping):
-        return config
-    path = Path(config)
-    try:
-        found = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(found).__name__}.")
-    return found
-
-
-def read(config: Mapping[str, Any] | str | os.PathLike[str]) -> tuple[str, Settings]:
-    """The class and the checked settings of a config, defaults filled in.
-
-    Keys that start with an underscore are not settings. A setting that only another
-    class has is dropped, as the library does, unless it is a switch that is on and
-    that would change the samples: that is an error.
-
-    Args:
-        config: a scheduler_config.json, its path or its contents.
-
-    Returns:
-        The class without a "Flax" in front, and its settings.
-
-    Raises:
-        ValueError: naming the key, the value and what is allowed.
-    """
-    config = _load(config)
-    name = config.get("_class_name")
-    if name is None:
-        raise ValueError(
-            "the config has no '_class_name'; a scheduler_config.json names its class, "
-            f"one of {', '.join(CLASSES)}."
-        )
-    name = str(name).removeprefix("Flax")
-    if name not in CLASSES:
-        raise ValueError(
-            f"_class_name={config['_class_name']!r} cannot be read."
-            f"{_near(name, CLASSES)} Known: {', '.join(CLASSES)}."
-        )
-    facts, settings = CLASSES[name], dict(CLASSES[name].settings)
-    for key, value in config.items():
-        if key.startswith("_"):
-            continue
-        if key not in RULES:
-            raise ValueError(
-                f"unknown setting {key}={value!r} for {name}.{_near(key, RULES)} "
-                f"Allowed: {', '.join(sorted(facts.settings))}."
-            )
-        if not RULES[key].test(value):
-            raise ValueError(f"{key} must be {RULES[key].words}, got {value!r}.")
-        if key in settings or key == "prediction_type":
-            settings[key] = value
-        elif not inert(key, value):
-            raise ValueError(
-                f"{key}={value!r} has no effect on {name}, which has no such setting. "
-                f"Remove it, or use one of: {', '.join(sorted(facts.settings))}."
-            )
-    _agree(name, settings)
-    return name, settings
-
-
-def _agree(name: str, settings: Settings) -> None:
-    """Raise ValueError for settings that contradict each other or the class."""
-    curves = [
-        k for k in settings if k.startswith("use_") and k.endswith(("mas", "das"))
-    ]
-    curves = [k for k in curves if settings[k] and k != "use_flow_sigmas"]
-    if len(curves) > 1:
-        raise ValueError(f"at most one of these may be true: {', '.join(curves)}.")
-    flow = settings.get("use_flow_sigmas", False)
-    legal = CLASSES[name].predictions
-    kind = settings.setdefault("prediction_type", legal[0])
-    if kind not in legal:
-        raise ValueError(
-            f"prediction_type must be one of {', '.join(legal)} for {name}, got {kind!r}."
-        )
-    if kind == "flow_prediction" and "use_flow_sigmas" in settings and not flow:
-        raise ValueError(
-            "prediction_type='flow_prediction' needs use_flow_sigmas=true, got false."
-        )
-    if flow and kind == "v_prediction":
-        raise ValueError(
-            "prediction_type='v_prediction' does not go with use_flow_sigmas=true; use "
-            "'flow_prediction'."
-        )
-    if flow and curves and name != "UniPCMultistepScheduler":
-        raise ValueError(f"use_flow_sigmas=true does not go with {curves[0]}=true.")
-    if settings.get("shift_terminal") and not settings.get("use_flow_sigmas", True):
-        raise ValueError(
-            f"shift_terminal={settings['shift_terminal']} needs use_flow_sigmas=true."
-        )
-    linear = settings.get("time_shift_type") == "linear"
-    if linear and name != "FlowMatchEulerDiscreteScheduler":
-        raise ValueError(f"time_shift_type must be 'exponential' for {name}.")
-    if settings.get("thresholding") and settings["sample_max_value"] < 1:
-        raise ValueError(
-            f"sample_max_value must be >= 1 with thresholding, got "
-            f"{settings['sample_max_value']}."
-        )
-
-
-def _options(name: str, settings: Settings, given: Settings) -> Settings:
-    """Call options with defaults, checked against the settings."""
-    known = CLASSES[name].options
-    for key, value in given.items():
-        if key not in known:
-            raise ValueError(
-                f"{name} takes no option {key}={value!r}. Allowed: "
-                f"{', '.join(sorted(known)) or 'none'}."
-            )
-    options = {**known, **given}
-    if options.get("tokens") is not None:
-        if options["mu"] is not None:
-            raise ValueError("give mu or tokens, not both.")
-        low, high = settings["base_image_seq_len"], settings["max_image_seq_len"]
-        slope = (settings["max_shift"] - settings["base_shift"]) / (high - low)
-        options["mu"] = settings["base_shift"] + slope * (options["tokens"] - low)
-    dynamic = settings.get("use_dynamic_shifting", False)
-    if options.get("mu") is not None and not dynamic:
-        raise ValueError(f"mu={options['mu']} needs use_dynamic_shifting=true.")
-    strict = name.startswith(("UniPC", "FlowMatch"))
-    if dynamic and options.get("mu") is None and strict:
-        raise ValueError(
-            "use_dynamic_shifting=true needs mu (or tokens); pass mu=1.15."
-        )
-    custom = [k for k in ("sigmas", "timesteps") if options.get(k) is not None]
-    if len(custom) > 1:
-        raise ValueError("give sigmas or timesteps, not both.")
-    curves = [k for k in settings if k.startswith("use_") and settings[k]]
-    if custom and [
-        k for k in curves if k not in ("use_flow_sigmas", "use_dynamic_shifting")
-    ]:
-        if not name.startswith("FlowMatch"):
-            raise ValueError(f"{custom[0]} does not go with {curves[0]}=true.")
-    if custom == ["sigmas"] and settings.get("use_flow_sigmas") is False:
-        raise ValueError("sigmas needs use_flow_sigmas=true.")
-    return options
-
-
-def _count(name: str, steps: int | None, options: Settings) -> int:
-    """The number of steps, from `steps` or from the caller's own levels."""
-    given = options.get("timesteps")
-    own = None if given is None else len(given)
-    if options.get("sigmas") is not None:
-        own = len(options["sigmas"]) - (name == "EulerDiscreteScheduler")
-    steps = own if steps is None else steps
-    if steps is None:
-        raise ValueError("steps is needed where neither timesteps nor sigmas is given.")
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps must be a whole number >= 1, got {steps!r}.")
-    if own is not None and own != steps:
-        raise ValueError(f"steps={steps}, but the levels given make {own} steps.")
-    return int(steps)
 
 
 def _later(name: str, grid: Grid, begin: int) -> Grid:
@@ -321,18 +156,18 @@ def from_scheduler_config(
         array([751., 501., 251.,   1.])
     """
     name, settings = read(config)
-    options = _options(name, settings, options)
-    steps = _count(name, steps, options)
+    options = options_of(name, settings, options)
+    steps = count(name, steps, options)
     grid = _later(name, GRIDS[name](name, settings, steps, options), begin)
     options["steps"] = steps
-    plan, labels = BUILDERS[name](settings, grid, options)
-    labels = np.asarray(labels, np.float64)
-    if not (np.diff(grid.ts) <= 0).all() or len(labels) != plan.length:
+    if not (np.diff(grid.ts) <= 0).all():
         at = int(np.argmax(np.diff(grid.ts) > 0))
         raise ValueError(
             f"{name} with {steps} steps has no decreasing grid: level {at} is "
-            f"{grid.ts[at]:g}, level {at + 1} is {grid.ts[at + 1]:g}."
+            f"{grid.ts[at]:g}, level {at + 1} is {grid.ts[at + 1]:g}. Use fewer steps."
         )
+    plan, labels = BUILDERS[name](settings, grid, options)
+    labels = np.asarray(labels, np.float64)
     rows = plan.rows._replace(controls={"model_time": labels})
     return Scheduler(
         name,

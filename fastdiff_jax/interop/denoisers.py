@@ -94,6 +94,7 @@ class Reversed:
         self.fn = fn
 
     def __call__(self, *args: Any) -> PyTree:
+        """Minus the velocity."""
         return jax.tree.map(jnp.negative, self.fn(*args))
 
     def __hash__(self) -> int:

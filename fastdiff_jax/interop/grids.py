@@ -178,7 +178,7 @@ def diffusion(name: str, settings: Settings, steps: int, options: Settings) -> G
     DDIM and PNDM step down by T // N from wherever they are, which is the next label
     only if the labels are spaced so; `lands` says where they do arrive.
     """
-    path = trained(settings, exact=True)
+    path = trained(settings, exact=True)  # PNDM has no such setting
     count = settings["num_train_timesteps"]
     if steps > count:
         raise ValueError(f"{name} takes at most {count} steps, got {steps}.")
@@ -216,6 +216,7 @@ def sine(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
 
 def flow(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
     """FlowMatchEuler and -Heun: given only a step count, the shift acts twice."""
+    del name
     count, g = settings["num_train_timesteps"], settings["shift"]
     sigma, labels = options.get("sigmas"), options.get("timesteps")
     if sigma is None and labels is None:

@@ -14,6 +14,7 @@ import numpy as np
 from .. import plan as plans
 from .. import processes, solvers
 from ..plan import Plan
+from ._pndm import pndm
 from ._schedules import table, to_label, trained
 from .grids import Grid
 
@@ -69,32 +70,6 @@ def ddpm(settings: Settings, grid: Grid, options: Settings) -> Built:
             "network's second half."
         )
     return made, grid.labels
-
-
-def pndm(settings: Settings, grid: Grid, options: Settings) -> Built:
-    """PLMS, or F-PNDM with its Runge-Kutta warm-up; v is averaged as v."""
-    del options
-    steps, labels = len(grid.labels), grid.labels
-    apart = settings["num_train_timesteps"] // steps
-    warm = not settings["skip_prk_steps"]
-    if warm and (steps < 4 or apart % 2):
-        raise ValueError(
-            f"skip_prk_steps=False needs at least 4 steps and an even spacing of "
-            f"labels; got {steps} steps, {apart} apart. Set skip_prk_steps to true."
-        )
-    if grid.lands is not None:
-        raise ValueError(
-            f"timestep_spacing={settings['timestep_spacing']!r} with {steps} steps: "
-            "PNDMScheduler steps between labels that it never evaluates. Use "
-            "'leading', or a step count that divides num_train_timesteps."
-        )
-    average = "noise" if settings["prediction_type"] == "epsilon" else "velocity"
-    if not warm:
-        made = solvers.plms(grid.process, grid.ts, average=average)
-        twice = made.length > steps
-        return made, np.insert(labels, 1, labels[1]) if twice else labels
-    made = solvers.f_pndm(grid.process, grid.ts, average=average)
-    return made, np.asarray(made.rows.level.time)
 
 
 def ipndm(settings: Settings, grid: Grid, options: Settings) -> Built:

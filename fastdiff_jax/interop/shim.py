@@ -23,7 +23,7 @@ import numpy as np
 from .. import engine, processes
 from ..plan import Row
 from ..typing import Array, ArrayLike, Key
-from ._classes import EDM, SCALED
+from ._classes import EDM, EXACT, SCALED
 from ._schedules import trained
 from .config import from_scheduler_config, read
 from .denoisers import network
@@ -100,7 +100,7 @@ class Shim:
         self._flow = self.settings["prediction_type"] == "flow_prediction"
         self._own = self.name in EDM or self.name == "IPNDMScheduler"
         if not (self._flow or self._own):
-            path = trained(self.settings, exact=True)
+            path = trained(self.settings, self.name in EXACT)
             labels = np.arange(count)
             self._alpha, self._sigma = path.alpha(labels), path.sigma(labels)
 
@@ -220,7 +220,7 @@ class Shim:
     def add_noise(
         self, state: ShimState, original_samples: Array, noise: Array, timesteps: Array
     ) -> Array:
-        """alpha x + sigma z at given labels, scalar or one per sample.
+        """Alpha x + sigma z at given labels, scalar or one per sample.
 
         Before `set_timesteps` labels are those of training; after it, schedulers of
         x / alpha and of sigma itself use the run's level with the nearest label.
@@ -229,11 +229,13 @@ class Shim:
         x = jnp.asarray(original_samples)
         if self._own or (self.name in SCALED and state.rows is not None):
             level = self._ready(state, None)[0].level
-            gap = jnp.abs(jnp.asarray(state.timesteps) - label[..., None])
+            known = jnp.asarray(state.timesteps)
+            told = label.astype(known.dtype)[..., None]
+            gap = jnp.abs(known.reshape((1,) * label.ndim + (-1,)) - told)
             near = jnp.argmin(gap, axis=-1)
             alpha, sigma = (jnp.asarray(v)[near] for v in (level.alpha, level.sigma))
         elif self._flow:
-            sigma = label / jnp.asarray(self._count, jnp.result_type(float))
+            sigma = label.astype(jnp.result_type(float)) / self._count
             sigma = 1 - sigma if self.settings.get("invert_sigmas") else sigma
             alpha = 1 - sigma
         else:
@@ -261,8 +263,8 @@ class Shim:
             told = float(np.asarray(timestep).ravel()[0])
             if abs(told - want) >= 1:
                 raise ValueError(
-                    f"timestep={told:g}, but call {int(index)} is at {want:g}. Take the "
-                    "steps in the order of state.timesteps; to start later, give "
+                    f"timestep={told:g}, but call {int(index)} is at {want:g}. Take "
+                    "the steps in the order of state.timesteps; to start later, give "
                     "set_timesteps(..., begin=...)."
                 )
         return state.rows, index

@@ -2,12 +2,12 @@
 
 from .build import basis as basis
 from .build import build as build
-from .build import check as check
 from .build import multistep as multistep
-from .build import replay as replay
 from .build import runge_kutta as runge_kutta
 from .build import take as take
-from .build import validate as validate
+from .checks import check as check
+from .checks import replay as replay
+from .checks import validate as validate
 from .combine import pad as pad
 from .combine import slice_rows as slice_rows
 from .combine import stack as stack
@@ -19,7 +19,6 @@ from .core import Push as Push
 from .core import Register as Register
 from .core import Row as Row
 from .core import Start as Start
-from .methods import analytic_first as analytic_first
 from .methods import between as between
 from .methods import one_step as one_step
 from .serial import from_json as from_json

@@ -1,17 +1,16 @@
-"""Assemblies that several families share: steps with stages, a first row for free."""
+"""One-step methods with inner stages: from weights by the step to rows."""
 
-import dataclasses
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from ..numerics import Levels, exponential_weights, keep_factor, namespace
-from ..typing import Array, ArrayLike, Process
-from .build import basis, check, runge_kutta, take
-from .core import Level, Plan, Start, move
+from ..typing import Array, Process
+from .build import basis, runge_kutta, take
+from .checks import check
+from .core import Level, Plan
 
-__all__ = ["analytic_first", "between", "one_step"]
+__all__ = ["between", "one_step"]
 
 
 def between(process: Process, lv: Levels, rows: np.ndarray, lam: Array) -> Level:
@@ -91,35 +90,3 @@ def one_step(
 def _scale(level: Level, prediction: str) -> Array:
     """What the state is divided by so that its linear part is constant."""
     return level.sigma if prediction == "data" else level.alpha
-
-
-def analytic_first(plan: Plan, factor: ArrayLike) -> Plan:
-    """Replace the first evaluation by d = factor * x, which costs no call.
-
-    Where the noise covers the data, the first evaluation is nearly linear in x; row 0
-    then becomes the plan's start move. Dockhorn et al. 2022 (2210.05475).
-
-    Args:
-        plan: deterministic, weights scalar per row, without a start move.
-        factor: what x is multiplied by, scalar.
-
-    Returns:
-        A plan with one row less.
-
-    Raises:
-        ValueError: a plan of one row, or one that has a start move.
-    """
-    if plan.start is not None or plan.length < 2:
-        raise ValueError(
-            "analytic_first needs a plan of at least 2 rows without a start move, got "
-            f"{plan.length} rows and start={plan.start}."
-        )
-    row = jax.tree.map(lambda w: w[0], plan.rows)
-    one, zero = np.ones(()), np.zeros(())
-    empty = np.zeros(plan.slots)
-    d = (np.asarray(factor) if namespace(factor) is np else factor,)
-    anchor, point, history, _ = move(row, one, one, empty, zero, d, zero)
-    start = Start(anchor, point, history if plan.slots else None)
-    rows = jax.tree.map(lambda w: w[1:], plan.rows)
-    rows = rows._replace(index=plan.rows.index[:-1])
-    return dataclasses.replace(plan, rows=rows, start=start)

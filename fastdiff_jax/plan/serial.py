@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from . import core
-from .build import validate
+from .checks import validate
 from .core import Plan
 
 __all__ = ["from_json", "load", "save", "to_json"]

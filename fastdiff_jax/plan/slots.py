@@ -4,7 +4,7 @@ import numpy as np
 
 from ..numerics import namespace
 from ..typing import PyTree
-from .build import validate
+from .checks import validate
 from .core import Convert, Level, Move, Plan, Push, Row, Start
 
 __all__ = ["absolute"]

@@ -62,6 +62,12 @@ def columns(plan: Plan) -> dict[str, np.ndarray]:
     _history(found, "p:", p.history, plan, pushed=True)
     add("p:z", p.noise)
     add("p:register", p.register)
+    active = plan.rows.active
+    if active is not None:  # padding says nothing
+        keep = np.asarray(active)
+        found = {name: np.where(keep, values, 0.0) for name, values in found.items()}
+        if "p:x" in found:
+            found["p:x"] = np.where(keep, found["p:x"], 1.0)
     identity = np.all(found.get("p:x", np.ones(1)) == 1)
     for name, values in found.items():
         if np.any(values != 0) and not (name == "p:x" and identity):

@@ -56,7 +56,7 @@ def analytic_first_step(
         >>> fd.plan.analytic_first_step(plan).nfe
         7
 
-    Reference: Dockhorn et al. 2022 (2210.05475), section 3 ("AFS").
+    Reference: Dockhorn et al. 2022 (2210.05475).
     """
     _refuse(plan)
     first = jax.tree.map(lambda w: w[0], plan.rows)

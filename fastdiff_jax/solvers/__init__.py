@@ -21,6 +21,7 @@ from .dpm_solver_pp import dpmpp_3m as dpmpp_3m
 from .dpm_solver_pp_single import dpmpp_2s as dpmpp_2s
 from .dpm_solver_pp_single import dpmpp_3s as dpmpp_3s
 from .dpm_solver_v3 import dpm_solver_v3 as dpm_solver_v3
+from .dpmpp_2m_hb import dpmpp_2m_hb as dpmpp_2m_hb
 from .exp_adams import deis_logrho as deis_logrho
 from .exp_adams import exp_adams as exp_adams
 from .exp_rk import etdrk2 as etdrk2
@@ -30,13 +31,12 @@ from .exp_rk import krogstad as krogstad
 from .exp_rk import res_2 as res_2
 from .exp_rk import res_3 as res_3
 from .flow_turbo import flow_turbo as flow_turbo
+from .ipndm import ipndm as ipndm
+from .ipndm import ipndm_v as ipndm_v
 from .linear import Table as Table
 from .linear import bespoke as bespoke
 from .linear import olss as olss
 from .linear import unroll as unroll
-from .ipndm import ipndm as ipndm
-from .ipndm import ipndm_v as ipndm_v
-from .momentum import dpmpp_2m_hb as dpmpp_2m_hb
 from .momentum import ghvb as ghvb
 from .momentum import hb as hb
 from .momentum import nt as nt

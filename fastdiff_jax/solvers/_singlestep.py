@@ -2,9 +2,8 @@
 
 From x at level s, with chi = -1 and m = D (data) or chi = +1 and m = E (noise), and
 P_k(c) = c h phi_k(chi c h), a stage or the step's end at half log-SNR lambda_s + c h is
-
-    keep x + G (sum_k w_k m_k),  keep, G = sigma'/sigma_s, alpha'  or  alpha'/alpha_s,
-                                           -sigma'
+keep x + G (sum_k w_k m_k) with (keep, G) = (sigma'/sigma_s, alpha') for data and
+(alpha'/alpha_s, -sigma') for noise.
 
 Written against the array namespace of h: the plan builders call it on whole grids, the
 adaptive solver on traced scalars. Lu et al. 2022 (2206.00927), algorithms 1, 2 and 4-5.
@@ -160,6 +159,7 @@ _CLOCKS: dict[str, Callable] = {
 
 
 def even(order: int) -> tuple[float, ...]:
+    """Fractions of the inner stages that divide a step evenly."""
     return tuple(j / order for j in range(1, order))
 
 
@@ -190,6 +190,7 @@ def inner_stages(
 
 
 def check_options(inner: Inner, variant: str, extra: tuple[str, ...] = ()) -> None:
+    """ValueError for an unknown clock or variant."""
     known = (*extra, *_CLOCKS)
     if not callable(inner) and inner not in known:
         raise ValueError(
@@ -269,15 +270,13 @@ def assemble(
         parts.append(_stage_rows(stages, rows, width))
         where.append((begin[steps][:, None] + np.arange(order)).ravel())
     sort = np.argsort(np.concatenate(where))
-    columns = (xp.concatenate(c, axis=0)[sort] for c in zip(*parts, strict=True))
-    *level, keep, weights = columns
-    level = plan.Level(*level)
+    *level, keep, weights = (xp.concatenate(c)[sort] for c in zip(*parts, strict=True))
     closes = np.zeros(len(sort), bool)
     closes[np.cumsum(orders) - 1] = True
     made = plan.runge_kutta(
-        level,
+        plan.Level(*level),
         plan.take(outer, -1),
-        convert=plan.basis(level, prediction),
+        convert=plan.basis(plan.Level(*level), prediction),
         keep=keep,
         weights=weights,
         closes=closes,

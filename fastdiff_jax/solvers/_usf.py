@@ -204,10 +204,12 @@ def validate(schedule: Schedule) -> None:
                 )
         most = min(MAX_ORDER, i + 1)
         for name, top in (("order", most), ("start", i + 1)):
-            if not 1 <= getattr(row, name) <= top:
+            value = getattr(row, name)
+            if not isinstance(value, int | np.integer) or not 1 <= value <= top:
                 raise ValueError(
-                    f"row {i}: {name} must be in 1..{top}, as {i + 1} evaluations are "
-                    f"known there; got {getattr(row, name)}. Use repair(schedule)."
+                    f"row {i}: {name} must be a whole number in 1..{top}, as "
+                    f"{i + 1} evaluations are known there; got {value}. Use "
+                    "repair(schedule)."
                 )
         if not math.isfinite(row.slope):
             raise ValueError(f"row {i}: slope must be finite, got {row.slope}.")

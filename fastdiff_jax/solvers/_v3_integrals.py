@@ -97,8 +97,8 @@ def integrals(lv: Levels, table: Statistics, compat: bool) -> Integrals:
 
     lam = xp.clip(lv.lam, table.low, table.high)
     where = (lam - table.low) / cell
-    c = xp.clip(xp.floor(where).astype(int), 0, last - 1)
-    theta = wide(where - c, event)
+    floor = xp.clip(xp.floor(where), 0, last - 1)
+    c, theta = floor.astype(int), wide(where - floor, event)
     linear, drift = _read(l_sum, cell, c, theta)
     growth = _read(s_sum, cell, c, theta)[1]
 
@@ -106,16 +106,17 @@ def integrals(lv: Levels, table: Statistics, compat: bool) -> Integrals:
     rate = max(float(np.abs(v).max()) for v in (l, s)) if xp is np else 4.0
     points, mass, running = _rule(cell * (2 * rate + 1), compat)
     width = edges[:, 1:] - edges[:, :-1]
-    x = edges[:, :-1, None] + width[..., None] * points  # (N, C, Q)
+    spread = lambda v: xp.asarray(v, dtype=lam.dtype)[None, None]  # noqa: E731
+    x = edges[:, :-1, None] + width[..., None] * spread(points)  # (N, C, Q)
     c = cells[..., None]
-    theta = wide((x - table.low) / cell - c, event)
+    theta = wide((x - table.low) / cell - xp.asarray(c, dtype=lam.dtype), event)
     start = lambda v: v[:-1, None, None]  # noqa: E731
     growth_x = _read(s_sum, cell, c, theta)[1] - start(growth)
     drift_x = _read(l_sum, cell, c, theta)[1] - start(drift)
     width = wide(width[..., None], event)
     source = xp.exp(-growth_x) * (b[c] + theta * (b[c + 1] - b[c])) * width
-    inside = xp.einsum("qr,ncr...->ncq...", xp.asarray(running), source)
-    whole = xp.einsum("r,ncr...->nc...", xp.asarray(mass), source)
+    inside = xp.einsum("qr,ncr...->ncq...", spread(running)[0, 0], source)
+    whole = xp.einsum("r,ncr...->nc...", spread(mass)[0, 0], source)
     before = xp.cumsum(whole, axis=1) - whole
     steps = xp.exp(-growth[:-1]) * whole.sum(axis=1)
     flat = lambda v: v.reshape(v.shape[0], -1, *v.shape[3:])  # noqa: E731
@@ -127,7 +128,7 @@ def integrals(lv: Levels, table: Statistics, compat: bool) -> Integrals:
         growth,
         xp.concatenate([xp.zeros_like(steps[:1]), xp.cumsum(steps, axis=0)]),
         flat(x - lam[:-1, None, None]),
-        flat(wide(xp.asarray(mass), event) * width * xp.exp(drift_x + growth_x)),
+        flat(wide(spread(mass), event) * width * xp.exp(drift_x + growth_x)),
         flat(inside + before[:, :, None]),
     )
 

@@ -95,6 +95,8 @@ def dpm_solver_v3(
         corrected &= _noisy_half(process, lv)
     if isinstance(lv.lam, np.ndarray):  # no polynomial through a point at infinity
         corrected &= np.isfinite(lv.h) & (lv.h != 0)
+        # D of the predicted point is the sample: nothing left to correct
+        corrected[:-1] &= lv.lam[2:] != np.inf
     found = integrals(lv, statistics, compat)
     ahead = orders + (1 if c_pseudo else 0)
     ahead = np.where(corrected & (ahead > 1), ahead, 0)
@@ -116,7 +118,8 @@ def _snap(process: Process, lv: Levels, table: Statistics) -> Levels:
     cell = (table.high - table.low) / (np.shape(table.l)[0] - 1)
     finite = xp.isfinite(lv.lam)
     node = table.low + cell * xp.round((xp.where(finite, lv.lam, 0) - table.low) / cell)
-    time = xp.where(finite, process.half_log_snr_inverse(node), lv.time)
+    moved = finite & (xp.abs(xp.where(finite, lv.lam, node) - node) > 1e-9 * cell)
+    time = xp.where(moved, process.half_log_snr_inverse(node), lv.time)
     if isinstance(lv.lam, np.ndarray):
         merged = (np.diff(node) == 0) & (lv.h != 0) & finite[1:] & finite[:-1]
         if merged.any():
@@ -186,7 +189,8 @@ def _ends(found: Integrals, predict: Array) -> tuple[Array, Array]:
     into = alpha[1:] * _slope(found)[:-1]
     out = sigma[1:] / xp.where(sigma[:-1] == 0, 1.0, sigma[:-1])
     keep = xp.where(lost, xp.where(sigma[1:] == 0, into, out), keep)
-    newest = xp.where(np.arange(predict.shape[-1]) == 1, -alpha[1:, ..., None], 0.0)
+    column = np.arange(predict.shape[-1]).reshape((1,) * (event + 1) + (-1,))
+    newest = xp.where(column == 1, -alpha[1:, ..., None], 0.0)
     predict = xp.where(lost[..., None], newest, predict * scale[..., None])
     return xp.where(still, 1.0, keep), xp.where(still[..., None], 0.0, predict)
 

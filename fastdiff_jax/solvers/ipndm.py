@@ -4,7 +4,7 @@ Transfer: φ(x, s -> t, e) = (α_t/α_s) x + α_t (ρ_t - ρ_s) e with ρ = sigm
 exact for a constant noise e. `ipndm` puts e = Σ_k b_k E_k in it, b the weights of EQUAL
 steps, so on a grid that is uneven in ρ the order is 2, however many evaluations are
 used; `ipndm_v` integrates the polynomial over the steps as they are. Zhang & Chen 2023
-(2204.13902), section 3.3 and eq 15; Liu et al. 2022 (2202.09778), eq 12.
+(2204.13902), eq 15; Liu et al. 2022 (2202.09778).
 """
 
 import numpy as np

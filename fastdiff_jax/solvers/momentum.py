@@ -9,7 +9,7 @@ Adams-Bashforth sum of equal steps over k noise predictions E:
 
 An order of 2.7 means k = 3 and β = 0.7; a whole one means β = 1, plain Adams-Bashforth.
 A velocity damps oscillations where the step is too long for the model, most with small
-β. Wizadwongsa et al. 2023 (2307.11118), eqs 8-13 and table 1.
+β. Wizadwongsa et al. 2023 (2307.11118).
 """
 
 import math
@@ -20,7 +20,7 @@ from .. import plan
 from ..numerics import Levels, equal_adams_weights, levels, namespace, step_orders
 from ..typing import Array, ArrayLike, Process
 
-__all__ = ["dpmpp_2m_hb", "ghvb", "hb", "nt"]
+__all__ = ["ghvb", "hb", "nt"]
 
 _DIFFERENCES = (1, 1 / 2, 5 / 12, 3 / 8, 251 / 720)  # Adams' weights of ∇^j
 
@@ -131,77 +131,6 @@ def ghvb(
     )
     if initial == "noise":
         plan.check(made, lv, "data")
-    return made
-
-
-def dpmpp_2m_hb(
-    process: Process,
-    ts: ArrayLike,
-    *,
-    beta: float = 0.8,
-    lower_order_final: bool | None = None,
-) -> plan.Plan:
-    """DPM-Solver++(2M) with a heavy ball on its extrapolation. 1 call per step.
-
-    v' = (1 - β) v + β [D_0 + (h / 2 h_prev)(D_0 - D_1)] from the second step on, where
-    v starts as the bracket; x_t = (σ_t/σ_s) x_s + α_t (1 - e^{-h}) v'. First-order
-    steps leave v alone. Order 2 for β = 1, else 1.
-
-    Args:
-        process: the path.
-        ts: times, non-increasing, shape (N + 1,).
-        beta: share of the new bracket, in (0, 1]; 1 is DPM-Solver++(2M).
-        lower_order_final: order 1 at the last step; None: only below 15 steps.
-
-    Returns:
-        A plan of N rows. A step into sigma = 0 gives D.
-
-    Raises:
-        ValueError: beta outside (0, 1].
-
-    Example:
-        >>> import fastdiff_jax as fd
-        >>> process = fd.processes.vp_linear()
-        >>> fd.solvers.dpmpp_2m_hb(process, fd.grids.log_snr(process, 8)).nfe
-        8
-    """
-    if not 0 < beta <= 1:
-        raise ValueError(f"beta must lie in (0, 1] (1 = no momentum), got {beta}.")
-    lv = levels(process, ts)
-    xp, h, n = namespace(lv.lam), lv.h, lv.steps
-    lower = n < 15 if lower_order_final is None else lower_order_final
-    second = step_orders(lv, 2, lower_final=lower) == 2
-    gain = -lv.alpha[1:] * xp.expm1(-h)
-    previous = xp.concatenate([h[:1], h[:-1]])
-    # steps of order 1 may lie beside an infinite or a zero step: no ratio there
-    ratio = _where(second, h, 0.0) / _where(second, previous, 1.0)
-    zero, one = xp.zeros_like(gain), xp.ones_like(gain)
-    share = _where(second & (np.cumsum(second) == 1), one, beta)
-    bracket = [
-        _where(second, w, 0.0) for w in (share * (1 + ratio / 2), -share * ratio / 2)
-    ]
-    kept = _where(second, 1 - share, 1.0)
-    moved = _where(second, kept, 0.0)
-    level = plan.take(lv, slice(None, -1))
-    made = plan.absolute(  # slot 0: D, slot 1: the velocity
-        level,
-        plan.take(lv, -1),
-        convert=plan.basis(level, "data"),
-        advance=plan.Move(
-            lv.sigma[1:] / lv.sigma[:-1],
-            xp.stack([gain * bracket[1], gain * moved], 1),
-            None,
-            (gain * _where(second, bracket[0], 1.0))[:, None],
-        ),
-        push=plan.Push(
-            np.tile(np.array([0, 1], np.int32), (n, 1)),
-            xp.stack([one, bracket[0]], 1)[:, :, None],
-            xp.stack(
-                [xp.stack([zero, zero], 1), xp.stack([bracket[1], kept], 1)], axis=1
-            ),
-        ),
-    )
-    plan.check(made, lv, "data")
     return made
 
 

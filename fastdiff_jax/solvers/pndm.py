@@ -3,7 +3,7 @@
 Transfer: φ(x, s -> t, e) = (α_t/α_s) x + α_t (ρ_t - ρ_s) e with ρ = sigma / alpha,
 exact for a constant noise e. After the start e = Σ_k b_k E_k with b the Adams-Bashforth
 weights of EQUAL steps, so on a grid that is uneven in ρ the order is 2, however many
-evaluations are used. Liu et al. 2022 (2202.09778), eqs 11-13.
+evaluations are used. Liu et al. 2022 (2202.09778).
 """
 
 import numpy as np

@@ -93,9 +93,7 @@ def rho_rk(process: Process, ts: ArrayLike, *, method: str = "kutta3") -> plan.P
     return _assemble(lv, rows, stages, moves)
 
 
-def dpm2(
-    process: Process, ts: ArrayLike, *, r: float = 0.5, afs: bool = False
-) -> plan.Plan:
+def dpm2(process: Process, ts: ArrayLike, *, r: float = 0.5) -> plan.Plan:
     """DPM-2: a second evaluation inside the step in log sigma. Order 2, 2 calls.
 
     x_m = (α_m/α_s) x_s + α_m (ρ_m - ρ_s) E_s,           ρ_m = ρ_s^{1-r} ρ_t^r
@@ -108,15 +106,12 @@ def dpm2(
         ts: times, non-increasing, shape (N + 1,). A last step into sigma = 0 is
             Euler's.
         r: where the second evaluation stands, in (0, 1].
-        afs: analytic first step, E = x / sqrt(alpha^2 + sigma^2) in place of the first
-            evaluation.
 
     Returns:
-        A plan of 2N rows; one less if the last level is clean, one less with `afs`.
+        A plan of 2N rows, 2N - 1 if the last level is clean.
 
     Raises:
-        ValueError: r outside (0, 1], alpha = 0 on the grid, or `afs` with nothing to
-            evaluate after it.
+        ValueError: r outside (0, 1], or alpha = 0 on the grid.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -124,8 +119,7 @@ def dpm2(
         >>> fd.solvers.dpm2(process, fd.grids.edm(process, 10)).nfe
         19
 
-    Reference: Lu et al. 2022 (2206.00927), DPM-Solver-2; Dockhorn et al. 2022
-    (2210.05475) for the analytic first step.
+    Reference: Lu et al. 2022 (2206.00927), DPM-Solver-2.
     """
     if not 0 < r <= 1:
         raise ValueError(f"dpm2 needs r in (0, 1] (1/2 is the midpoint), got {r}.")
@@ -139,10 +133,7 @@ def dpm2(
         reach = middle.sigma / middle.alpha - start
     share = 1 / (2 * r)
     moves = [[reach], [(1 - share) * length, share * length]]
-    made = _assemble(lv, rows, [plan.take(lv, rows), middle], moves)
-    if not afs:
-        return made
-    return plan.analytic_first(made, (lv.alpha[0] ** 2 + lv.sigma[0] ** 2) ** -0.5)
+    return _assemble(lv, rows, [plan.take(lv, rows), middle], moves)
 
 
 def _steps(process: Process, ts: ArrayLike) -> tuple[Levels, np.ndarray]:

@@ -2,7 +2,8 @@
 
 For data N(mu, U diag(l) U^T) the probability-flow ODE from s to t is
 
-    x_t = alpha_t mu + [U diag(c) U^T + (sigma_t / sigma_s) (I - U U^T)] (x_s - alpha_s mu)
+    x_t = alpha_t mu + [U diag(c) U^T + (sigma_t / sigma_s) (I - U U^T)] g
+    g = x_s - alpha_s mu
     c = sqrt((alpha_t^2 l + sigma_t^2) / (alpha_s^2 l + sigma_s^2))
 
 and at high noise a trained network is close to it. Wang & Vastola 2024 (2412.09726).
@@ -106,10 +107,13 @@ def teleport(
         (8, 4)
     """
     x = jnp.asarray(x)
-    dtype = x.dtype
-    times = (jnp.asarray(t, dtype) for t in (t_from, t_to))
-    levels = [(process.alpha(t), process.sigma(t)) for t in times]
-    return _move(x, *levels, gaussian)
+    start, end = jnp.asarray(t_from, x.dtype), jnp.asarray(t_to, x.dtype)
+    return _move(
+        x,
+        (process.alpha(start), process.sigma(start)),
+        (process.alpha(end), process.sigma(end)),
+        gaussian,
+    )
 
 
 def jump(

@@ -30,7 +30,8 @@ def dpm2(case, o, arrays):
     process, ts = continuous(case, arrays)
     if o.get("denoise_to_zero") and arrays["grid_sigma"][-1] > 0:
         ts = np.append(ts, 0.0)
-    return fd.solvers.dpm2(process, ts, r=o.get("r", 0.5), afs=bool(o.get("afs")))
+    plan = fd.solvers.dpm2(process, ts, r=o.get("r", 0.5))
+    return fd.plan.analytic_first_step(plan, "unit") if o.get("afs") else plan
 
 
 def deis_logrho(case, o, arrays):

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from .numerics import as_float
-from .typing import Array, ArrayLike
+from ..numerics import as_float
+from ..typing import Array, ArrayLike
 
 __all__ = ["tabulated", "vp_discrete"]
 

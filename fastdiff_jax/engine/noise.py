@@ -1,0 +1,96 @@
+"""Random numbers, a function of (sample key, row), and the noise to start from."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..typing import Array, Key, PyTree
+
+__all__ = ["START", "keys_of", "needed", "normal", "prior"]
+
+START, _PRIOR = 2**32 - 2, 2**32 - 1  # row numbers no plan reaches: own noise streams
+
+
+def _batched(x: PyTree) -> int | None:
+    """Size of the leading axis that all leaves share, None if they do not."""
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(x)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def keys_of(key: Any, x: PyTree) -> Key:
+    """One key per sample: given, or sample i's is fold_in(key, i)."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    batch = _batched(x)
+    if key.ndim == 0:
+        if batch is None:
+            return key
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    if key.shape != (batch,):
+        raise ValueError(
+            f"key must be one key, or one per sample of shape ({batch},); got shape "
+            f"{key.shape}. Use jax.random.split(key, {batch})."
+        )
+    return key
+
+
+def normal(key: Key, row: Any, like: PyTree) -> PyTree:
+    """Standard normal noise of a row, a function of (sample key, row) alone.
+
+    Args:
+        key: keys, shape (B,) for leaves of shape (B, ...), or one key.
+        row: the row's index.
+        like: a tree whose shapes and dtypes the noise takes.
+    """
+    leaves, structure = jax.tree.flatten(like)
+
+    def draw(key: Key, number: int, shape: tuple, dtype: Any) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(key, row), number)
+        return jax.random.normal(key, shape, dtype)
+
+    def leaf(number: int, value: Any) -> Array:
+        if key.ndim == 0:
+            return draw(key, number, value.shape, value.dtype)
+        return jax.vmap(lambda k: draw(k, number, value.shape[1:], value.dtype))(key)
+
+    return structure.unflatten([leaf(i, v) for i, v in enumerate(leaves)])
+
+
+def prior(
+    process: Any, key: Key, shape: Any, *, start: float | None = None, dtype: Any = None
+) -> PyTree:
+    """Noise to start from: sigma(start) z, one key per sample.
+
+    Args:
+        process: the path.
+        key: a key, or one per sample of shape (B,).
+        shape: shape (B, ...) of the state, or a tree of arrays or ShapeDtypeStructs.
+        start: the plan's first time, None for the process' own.
+        dtype: of the result, None for float32 (float64 under x64).
+
+    Returns:
+        A sample per key; sample i does not depend on the batch size.
+
+    Example:
+        >>> import jax, fastdiff_jax as fd
+        >>> x = fd.prior(fd.processes.edm(), jax.random.key(0), (2, 3))
+        >>> x.shape
+        (2, 3)
+    """
+    if isinstance(shape, tuple | list) and all(isinstance(n, int) for n in shape):
+        kind = jnp.result_type(float) if dtype is None else dtype
+        shape = jax.ShapeDtypeStruct(tuple(shape), kind)
+    start = process.start if start is None else start
+    z = normal(keys_of(key, shape), _PRIOR, shape)
+    return jax.tree.map(lambda v: jnp.asarray(process.sigma(start), v.dtype) * v, z)
+
+
+def needed(key: Key | None) -> Key:
+    """The key, or the error that a stochastic plan needs one."""
+    if key is None:
+        raise ValueError(
+            "this plan draws noise; pass key=jax.random.key(0), or noise=... to "
+            "inject your own."
+        )
+    return key

@@ -1,0 +1,47 @@
+"""What the process classes share."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["label_of", "ordered", "positive", "quiet", "register"]
+
+
+def register(*constants: str) -> Any:
+    """Frozen dataclass, registered as a pytree with `constants` as its leaves."""
+
+    def wrap(cls: type) -> type:
+        cls = dataclasses.dataclass(frozen=True)(cls)
+        static = [f.name for f in dataclasses.fields(cls) if f.name not in constants]
+        return jax.tree_util.register_dataclass(
+            cls, data_fields=list(constants), meta_fields=static
+        )
+
+    return wrap
+
+
+def quiet() -> np.errstate:
+    """log(0) at an exact end is the right answer, -inf, not a warning."""
+    return np.errstate(divide="ignore")
+
+
+def label_of(t: Any, train_steps: int | None) -> Any:
+    """Network time: t itself, or the integer label t N - 1 of an N-step network."""
+    return t if train_steps is None else t * train_steps - 1
+
+
+def positive(**values: float) -> None:
+    """Raise ValueError for a constant that is not > 0 (tracers pass)."""
+    for name, value in values.items():
+        if isinstance(value, int | float | np.generic) and not value > 0:
+            raise ValueError(f"{name} must be > 0, got {value}.")
+
+
+def ordered(**values: float) -> None:
+    """Raise ValueError unless the two constants are positive and increase."""
+    positive(**values)
+    (low, a), (high, b) = values.items()
+    if all(isinstance(v, int | float | np.generic) for v in (a, b)) and not a < b:
+        raise ValueError(f"{low} must be below {high}, got {low}={a}, {high}={b}.")

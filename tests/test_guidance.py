@@ -1,0 +1,116 @@
+"""Guidance: the formula, one batched call, controls, interval, thresholding."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fastdiff_jax as fd
+
+VP = fd.processes.vp_linear()
+TS = fd.grids.log_snr(VP, 6)
+CALLS = []
+
+
+def net(x, t, y):
+    CALLS.append(x.shape)
+    return jnp.tanh(x) * y[:, None] + t
+
+
+MODEL = fd.models.denoiser(net, VP, prediction="data")
+X = jnp.linspace(-2, 2, 12).reshape(4, 3)
+Y = jnp.arange(4.0)
+
+
+def at(t=0.4, **controls):
+    level = (jnp.asarray(VP.alpha(t)), jnp.asarray(VP.sigma(t)))
+    return fd.Context(jnp.int32(0), jnp.asarray(t), *level, controls or None)
+
+
+def plain(y):
+    return MODEL(X, at()._replace(condition=y), None)[0]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.5])
+def test_formula_and_one_call(scale):
+    CALLS.clear()
+    got, _ = fd.guidance.cfg(MODEL, scale, condition=Y, null=-1.0)(X, at(), None)
+    assert CALLS == [(8, 3)]
+    null = plain(jnp.full(4, -1.0))
+    np.testing.assert_allclose(got, null + scale * (plain(Y) - null), rtol=1e-12)
+
+
+def test_scale_one_samples_the_conditional_model():
+    guided = fd.guidance.cfg(MODEL, 1.0, condition=Y, null=0.0)
+    alone = fd.models.denoiser(net, VP, prediction="data", condition=Y)
+    plan = fd.solvers.unipc(VP, TS)
+    np.testing.assert_allclose(
+        fd.sample(plan, guided, X), fd.sample(plan, alone, X), rtol=1e-10
+    )
+
+
+def test_scale_per_row_and_per_sample():
+    guided = fd.guidance.cfg(MODEL, 9.0, condition=Y, null=0.0)
+    got, _ = guided(X, at(guidance_scale=jnp.float64(2.0)), None)
+    want, _ = fd.guidance.cfg(MODEL, 2.0, condition=Y, null=0.0)(X, at(), None)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    each = jnp.array([0.0, 1.0, 2.0, 3.0])
+    got, _ = fd.guidance.cfg(MODEL, each, condition=Y, null=0.0)(X, at(), None)
+    for i, s in enumerate(each):
+        one, _ = fd.guidance.cfg(MODEL, s, condition=Y, null=0.0)(X, at(), None)
+        np.testing.assert_allclose(got[i], one[i], rtol=1e-12)
+    plan = fd.solvers.ddim(VP, TS)
+    scales = np.linspace(1, 4, 6)
+    ramp = fd.sample(plan, guided, X, controls={"guidance_scale": scales})
+    assert not np.allclose(ramp, fd.sample(plan, guided, X))
+
+
+def test_interval_is_off_outside():
+    guided = fd.guidance.cfg(MODEL, 5.0, condition=Y, null=0.0, interval=(0.2, 2.0))
+    for t in (0.05, 0.4, 0.9):
+        rho = float(VP.sigma(t) / VP.alpha(t))
+        got, _ = guided(X, at(t), None)
+        scale = 5.0 if 0.2 < rho <= 2.0 else 1.0
+        want, _ = fd.guidance.cfg(MODEL, scale, condition=Y, null=0.0)(X, at(t), None)
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_outputs_carry_both_predictions():
+    guided = fd.guidance.cfg(MODEL, 2.0, condition=Y, null=0.0, outputs=True)
+    (mixed, cond, null), _ = guided(X, at(), None)
+    np.testing.assert_allclose(mixed, null + 2 * (cond - null), rtol=1e-12)
+
+
+def test_clip_and_threshold():
+    wide = fd.models.denoiser(lambda x, t: 3 * x, prediction="data")
+    got, _ = fd.guidance.clip(wide, -1.0, 2.0)(X, at(), None)
+    np.testing.assert_allclose(got, np.clip(3 * np.asarray(X), -1, 2))
+    got, _ = fd.guidance.dynamic_threshold(wide, 0.9)(X, at(), None)
+    flat = 3 * np.asarray(X)
+    s = np.maximum(np.quantile(np.abs(flat), 0.9, axis=1), 1.0)[:, None]
+    np.testing.assert_allclose(got, np.clip(flat, -s, s) / s, rtol=1e-12)
+    both, _ = fd.guidance.clip(wide, outputs=True)(X, at(), None)
+    np.testing.assert_allclose(both[1], flat)
+    inside = fd.models.denoiser(lambda x, t: 0.1 * x, prediction="data")
+    same, _ = fd.guidance.dynamic_threshold(inside, 0.9)(X, at(), None)
+    np.testing.assert_allclose(same, 0.1 * X, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: fd.guidance.cfg(MODEL, condition=Y, null=0.0, interval=(2.0, 1.0)),
+            "0 <= low < high",
+        ),
+        (
+            lambda: fd.guidance.cfg(MODEL, condition={"y": Y}, null=0.0),
+            "one structure",
+        ),
+        (lambda: fd.guidance.clip(MODEL, 1.0, -1.0), "low < high"),
+        (lambda: fd.guidance.dynamic_threshold(MODEL, 1.5), r"in \(0, 1\], got 1.5"),
+        (lambda: fd.guidance.dynamic_threshold(MODEL, floor=0.0), "floor must be > 0"),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
