@@ -155,7 +155,8 @@ def _write(path: str | os.PathLike[str], **arrays: Any) -> None:
 
 def _read(path: str | os.PathLike[str], kind: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # np.load leaves a damaged file open if it opens it itself
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             found = {k: file[k] for k in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
         raise ValueError(f"{path} is damaged or not an npz file: {error}") from error
