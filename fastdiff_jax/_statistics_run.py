@@ -14,7 +14,7 @@ __all__ = ["Run", "slope_over_nodes"]
 
 def slope_over_nodes(table: np.ndarray, lam: np.ndarray, smooth: int) -> np.ndarray:
     """Slope over nodes: central differences, then a mean over +- `smooth` nodes."""
-    slope = np.gradient(table, lam, axis=0, edge_order=1)
+    slope = np.gradient(table, lam, axis=0, edge_order=2)
     n = len(lam)
     total = np.concatenate([np.zeros_like(slope[:1]), np.cumsum(slope, axis=0)])
     first = np.maximum(np.arange(n) - smooth, 0)

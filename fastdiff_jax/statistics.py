@@ -29,7 +29,6 @@ __all__ = ["Statistics", "degenerated", "estimate", "from_arrays", "load", "save
 
 _FORMAT = "fastdiff_jax.statistics/1"
 _RUN = "fastdiff_jax.statistics.run/1"
-_PUBLISHED = 1200, 5  # nodes, and nodes to each side in the mean that smooths l'
 
 
 @jax.tree_util.register_dataclass
@@ -201,7 +200,7 @@ def estimate(
     path: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
-    """Estimate the tables of a denoiser on data, with forward-mode derivatives.
+    """Estimate a denoiser's tables on data, with forward-mode derivatives.
 
     Two passes over the data: l, then s and b given l and its slope. All nodes see the
     same noise for a sample, so the tables vary smoothly over nodes. A pass costs one
@@ -246,10 +245,8 @@ def estimate(
         )
     nodes, batch = _whole(nodes, "nodes", 2), _whole(batch, "batch", 1)
     low, high = _range(process, start, end)
-    lam = np.linspace(low, high, nodes + 1)
-    count = -(-len(data) // batch)
-    if smooth is None:
-        smooth = nodes * _PUBLISHED[1] // _PUBLISHED[0]
+    lam, count = np.linspace(low, high, nodes + 1), -(-len(data) // batch)
+    smooth = nodes * 5 // 1200 if smooth is None else smooth  # the published width
     run = Run(denoiser, process, data, lam, key, batch, controls)
     state = _resume(path, run.fingerprint(smooth), nodes + 1, data.shape[1:])
     for unit in range(int(state["done"]), 2 * count):

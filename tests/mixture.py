@@ -53,9 +53,7 @@ def problem(name):
         return predict(y * sigma, 1.0, sigma) * np.exp(lam)
 
     y0 = x / a0 / np.exp(-LOW)
-    found = solve_ivp(
-        slope, (LOW, HIGH), y0, method="DOP853", rtol=1e-13, atol=1e-13
-    )
+    found = solve_ivp(slope, (LOW, HIGH), y0, method="DOP853", rtol=1e-13, atol=1e-13)
     end = found.y[:, -1] * np.exp(-HIGH) * a1
     del s0, s1
     return process, x[:, None], end[:, None]

@@ -12,7 +12,7 @@ CORE = {"typing", "numerics"}
 # layer -> what it may import from the package (design: data flows one way)
 MAY = {
     "typing": set(),
-    "numerics": {"typing"},
+    "numerics": {"typing", "numerics"},
     "processes": CORE | {"processes"},
     "grids": CORE | {"grids"},
     "plan": CORE | {"plan"},

@@ -60,6 +60,15 @@ def test_a_saved_plan_draws_the_same(tmp_path, capsys):
     assert run(capsys, "plan", "unipc", "--json", plan)[0] == 1
 
 
+def test_analyze_prints_and_draws(tmp_path, capsys):
+    figure = tmp_path / "a" / "plan.png"
+    words = ("plan", "dpmpp_2m", "--nfe", "4", "--analyze", "--plot", str(figure))
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and "guidance limit" in out and "W2" in out
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+    assert run(capsys, *words)[0] == 1
+
+
 def test_sample_i_does_not_depend_on_the_number(tmp_path, capsys):
     run(capsys, *small(tmp_path))
     few = np.load(tmp_path / "o" / "samples.npz")["x"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import make_plan, refuse_overwrite, write_whole
+from .common import make_plan, make_process, refuse_overwrite, write_whole
 
 __all__ = ["command"]
 
@@ -28,6 +28,13 @@ def command(
     json: Annotated[
         Path | None, typer.Option(help="Also save the table to this file.")
     ] = None,
+    analyze: Annotated[
+        bool,
+        typer.Option("--analyze", help="Also say what it does, without a network."),
+    ] = False,
+    plot: Annotated[
+        Path, typer.Option(help="Where --analyze draws its figure.")
+    ] = Path("out/plan.png"),
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing file.")
     ] = False,
@@ -37,8 +44,8 @@ def command(
 
     if not 1 <= digits <= 17:
         raise ValueError(f"--digits must be in 1..17, got {digits}.")
-    if json is not None:
-        refuse_overwrite([json], force)
+    written = [path for path in (json, plot if analyze else None) if path is not None]
+    refuse_overwrite(written, force)
     table = make_plan(
         solver,
         process=process,
@@ -53,3 +60,7 @@ def command(
         json.parent.mkdir(parents=True, exist_ok=True)
         write_whole(json, lambda f: f.write(fd.plan.to_json(table).encode()))
         typer.echo(f"saved {json}")
+    if analyze:
+        found = fd.analysis.report(table, make_process(process))
+        typer.echo(f"\n{found}")
+        typer.echo(f"drawn in {fd.plots.plot_analysis({solver: found}, plot)}")

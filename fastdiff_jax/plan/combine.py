@@ -9,7 +9,7 @@ import numpy as np
 
 from ..numerics import namespace
 from ..typing import PyTree
-from .core import Level, Plan
+from .core import Level, Plan, Start
 
 __all__ = ["pad", "slice_rows", "stack"]
 
@@ -30,9 +30,10 @@ def _grow_history(plan: Plan, slots: int) -> Plan:
     if slots == have:
         return plan
     rows = plan.rows
-    wide = lambda tree, axis: jax.tree.map(  # noqa: E731
-        lambda w: _extend(w, axis, slots), tree
-    )
+
+    def wide(tree: PyTree, axis: int) -> PyTree:
+        return jax.tree.map(lambda w: _extend(w, axis, slots), tree)
+
     push = rows.push
     if have == 0:  # one write of nothing into slot 0
         count, length = plan.predictions, plan.length
@@ -93,7 +94,9 @@ def pad(
     rows = rows._replace(active=active)
     rows = jax.tree.map(lambda w: _extend(w, 0, length), rows)
     extra = np.arange(length) >= old
-    spread = lambda w: extra.reshape((-1,) + (1,) * (w.ndim - 1))  # noqa: E731
+
+    def spread(w: Any) -> np.ndarray:
+        return extra.reshape((-1,) + (1,) * (w.ndim - 1))
 
     def where(tree: PyTree, value: Any) -> PyTree:
         return jax.tree.map(
@@ -203,11 +206,11 @@ def _writes(plan: Plan, writes: int) -> Plan:
         return plan
     if writes < have:
         raise ValueError(f"writes must be >= {have}, what the plan has; got {writes}.")
-    more = (
-        lambda w: namespace(w).concatenate(  # noqa: E731
-            [w, *[w[:, :1]] * (writes - have)], axis=1
-        )
-    )
+
+    def more(w: Any) -> Any:
+        again = [w[:, :1]] * (writes - have)
+        return namespace(w).concatenate([w, *again], axis=1)
+
     push = jax.tree.map(more, push)
     return dataclasses.replace(plan, rows=plan.rows._replace(push=push))
 
@@ -233,8 +236,6 @@ def _fill(plan: Plan, plans: Sequence[Plan]) -> Plan:
         register = other and other._replace(keep=zero, draw=zero)
     start = plan.start
     if any(p.start is not None for p in plans):
-        from .core import Start
-
         start = Start(np.ones(()), np.ones(())) if start is None else start
         others = [p.start for p in plans if p.start is not None]
         gaps = {}

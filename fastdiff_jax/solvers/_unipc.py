@@ -44,7 +44,10 @@ def assemble(
     """
     xp = namespace(lv.lam)
     if isinstance(lv.lam, np.ndarray):  # a step of length zero has nothing to correct
-        corrected = corrected & (lv.h != 0).reshape(lv.steps, -1).all(axis=1)
+        h = lv.h.reshape(lv.steps, -1)
+        corrected = corrected & (h != 0).all(axis=1)
+        if variant in ("exact", "vary"):  # no polynomial on an infinite interval
+            corrected &= np.isfinite(h).all(axis=1)
     keep = keep_factor(lv, prediction)
     predict = gather_columns(
         orders, lambda rows, p: _predictor(lv, rows, p, variant, prediction), order

@@ -105,9 +105,10 @@ def _exponential(process, ts, i, nodes, values, upper):
                 out *= (u - m) / (nodes[k] - m)
             return out
 
-        total = total + value * quad(
-            f, lam[i], upper, epsabs=1e-15, epsrel=1e-14, limit=200
-        )[0]
+        total = (
+            total
+            + value * quad(f, lam[i], upper, epsabs=1e-15, epsrel=1e-14, limit=200)[0]
+        )
     return process.alpha(ts[i + 1]) * total
 
 
