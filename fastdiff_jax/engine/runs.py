@@ -211,7 +211,7 @@ def sample(
         >>> process = fd.processes.vp_linear()
         >>> plan = fd.solvers.unipc(process, fd.grids.log_snr(process, 8), order=3)
         >>> model = fd.models.gaussian(mean=2.0, variance=0.25)
-        >>> x = fd.prior(process, jax.random.key(0), (1000, 1))
+        >>> x = fd.prior(process, jax.random.key(0), (4000, 1))
         >>> bool(abs(fd.sample(plan, model, x).mean() - 2.0) < 0.05)
         True
     """
