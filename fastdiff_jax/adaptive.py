@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._adaptive import PID, AdaptiveInfo, Power, Problem, Settings, rms, solve
+from .engine.rows import floating, like_state
 from .numerics import mix
 from .plan import Level
 from .solvers._singlestep import VARIANTS
@@ -170,34 +171,10 @@ def _pooled(scaled: PyTree, batched: bool, how: str) -> Array:
     return each.max()
 
 
-def _floating(value: Any) -> Array:
-    """Float32 at least, like the engine's states."""
-    value = jnp.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.inexact):
-        raise ValueError(f"x must be floating, got {value.dtype}. Cast it.")
-    narrow = jnp.finfo(value.dtype).bits < 32
-    return value.astype(jnp.float32) if narrow else value
-
-
-def _like(x: PyTree, found: PyTree) -> PyTree:
-    """The prediction in the state's dtypes, checked."""
-    if jax.tree.structure(x) != jax.tree.structure(found):
-        raise ValueError(
-            f"denoiser returned a tree {jax.tree.structure(found)} for x of "
-            f"{jax.tree.structure(x)}. Return one prediction per leaf of x."
-        )
-
-    def leaf(value: Array, prediction: Any) -> Array:
-        prediction = jnp.asarray(prediction)
-        if prediction.shape != value.shape:
-            raise ValueError(
-                f"denoiser returned shape {prediction.shape} for x of shape "
-                f"{value.shape}. Samples come one at a time unless coupled: pass what "
-                "differs between them as condition=..."
-            )
-        return prediction.astype(value.dtype)
-
-    return jax.tree.map(leaf, x, found)
+_ALONE = (
+    "Samples come one at a time unless coupled: pass what differs between them as "
+    "condition=..."
+)
 
 
 def _run(
@@ -210,7 +187,7 @@ def _run(
 ) -> tuple[PyTree, AdaptiveInfo]:
     denoiser = traced.get("denoiser", s.denoiser)
     process = traced.get("process", s.process)
-    x = jax.tree.map(_floating, x)
+    x = floating(x)
     dtype = max((v.real.dtype for v in jax.tree.leaves(x)), key=lambda d: d.itemsize)
     start, end, rtol, atol, h_init = (jnp.asarray(v, dtype) for v in numbers[:5])
     sizes = {v.shape[0] if v.ndim else None for v in jax.tree.leaves(x)}
@@ -223,7 +200,7 @@ def _run(
         def denoised(x: PyTree, at: Level, index: Array, carry: PyTree) -> tuple:
             context = Context(index, *at, controls, condition)
             found, carry = denoiser(x, context, carry)
-            return _like(x, found), carry
+            return like_state(x, found, _ALONE), carry
 
         def evaluate(x: PyTree, at: Level, index: Array, carry: PyTree) -> tuple:
             found, carry = denoised(x, at, index, carry)

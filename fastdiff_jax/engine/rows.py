@@ -13,7 +13,7 @@ from ..typing import Array, Context, Denoiser, Key, PyTree
 from .noise import START, keys_of, needed, normal
 from .state import Info, State
 
-__all__ = ["floating", "init", "level_of", "step"]
+__all__ = ["floating", "init", "level_of", "like_state", "step"]
 
 
 def floating(x: PyTree) -> PyTree:
@@ -100,10 +100,18 @@ def _evaluate(
             f"this plan integrates {count} predictions; the denoiser must return a "
             f"tuple of {count} trees, got {type(found).__name__}."
         )
-    return tuple(_like(point, prediction) for prediction in several), carry
+    return tuple(like_state(point, prediction) for prediction in several), carry
 
 
-def _like(x: PyTree, prediction: PyTree) -> PyTree:
+_VARIANCE = "Does the net also predict a variance? Keep its first half."
+
+
+def like_state(x: PyTree, prediction: PyTree, hint: str = _VARIANCE) -> PyTree:
+    """A prediction in the state's dtypes.
+
+    Raises:
+        ValueError: another structure or shape than the state's, with the hint.
+    """
     want, got = jax.tree.structure(x), jax.tree.structure(prediction)
     if want != got:
         raise ValueError(
@@ -116,8 +124,7 @@ def _like(x: PyTree, prediction: PyTree) -> PyTree:
         if found.shape != value.shape:
             raise ValueError(
                 f"denoiser returned shape {found.shape} for x"
-                f"{jax.tree_util.keystr(path)} of shape {value.shape}. Does the net "
-                "also predict a variance? Keep its first half."
+                f"{jax.tree_util.keystr(path)} of shape {value.shape}. {hint}"
             )
         return found.astype(value.dtype)
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ..typing import Array, Context, Denoiser, PyTree
+from ._wrap import carry_of, check_inner
 
 __all__ = ["Guided", "cfg"]
 
@@ -85,15 +86,11 @@ class Guided:
 
     def initial_carry(self, x: PyTree) -> PyTree:
         """The inner denoiser's carry, for the doubled batch."""
-        start = getattr(self.inner, "initial_carry", None)
-        doubled = jax.tree.map(lambda v: jnp.concatenate([v, v]), x)
-        return None if start is None else start(doubled)
+        return carry_of(self.inner, jax.tree.map(lambda v: jnp.concatenate([v, v]), x))
 
     def check_plan(self, plan: Any) -> None:
         """As the inner denoiser."""
-        check = getattr(self.inner, "check_plan", None)
-        if check is not None:
-            check(plan)
+        check_inner(self.inner, plan)
 
 
 def _guide(cond: Array, null: Array, scale: Array) -> Array:

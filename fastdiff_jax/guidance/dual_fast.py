@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..typing import Array, Context, Denoiser, PyTree
+from ._wrap import check_inner
 
 __all__ = ["DualFast", "dual_fast", "dual_fast_schedule"]
 
@@ -72,9 +73,7 @@ class DualFast:
 
     def check_plan(self, plan: Any) -> None:
         """As the inner denoiser."""
-        check = getattr(self.inner, "check_plan", None)
-        if check is not None:
-            check(plan)
+        check_inner(self.inner, plan)
 
 
 def _level(context: Context, like: Array) -> tuple[Array, Array]:

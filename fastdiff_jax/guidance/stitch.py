@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..typing import ArrayLike, Context, Denoiser, PyTree
+from ._wrap import carry_of, check_inner
 
 __all__ = ["Stitched", "stitch", "stitch_schedule"]
 
@@ -49,8 +50,7 @@ class Stitched:
 
     def initial_carry(self, x: PyTree) -> tuple:
         """One carry per model."""
-        starts = (getattr(m, "initial_carry", None) for m in self.models)
-        return tuple(None if start is None else start(x) for start in starts)
+        return tuple(carry_of(model, x) for model in self.models)
 
     def check_plan(self, plan: Any) -> None:
         """ValueError if the plan's controls name a model that does not exist."""
@@ -64,9 +64,7 @@ class Stitched:
                     f", got {model.tolist()}."
                 )
         for model in self.models:
-            check = getattr(model, "check_plan", None)
-            if check is not None:
-                check(plan)
+            check_inner(model, plan)
 
 
 def stitch(models: Sequence[Denoiser]) -> Stitched:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..typing import Array, Context, Denoiser, PyTree
+from ._wrap import carry_of, check_inner
 
 __all__ = ["Transformed", "clip", "dynamic_threshold"]
 
@@ -38,14 +39,11 @@ class Transformed:
 
     def initial_carry(self, x: PyTree) -> PyTree:
         """The inner denoiser's."""
-        start = getattr(self.inner, "initial_carry", None)
-        return None if start is None else start(x)
+        return carry_of(self.inner, x)
 
     def check_plan(self, plan: Any) -> None:
         """As the inner denoiser."""
-        check = getattr(self.inner, "check_plan", None)
-        if check is not None:
-            check(plan)
+        check_inner(self.inner, plan)
 
 
 def _clip(value: Array, low: Any, high: Any) -> Array:

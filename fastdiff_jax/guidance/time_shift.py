@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..typing import Array, Context, Denoiser, Process, PyTree
+from ._wrap import carry_of, check_inner
 
 __all__ = ["TimeShifted", "time_shift"]
 
@@ -102,14 +103,11 @@ class TimeShifted:
 
     def initial_carry(self, x: PyTree) -> PyTree:
         """The inner denoiser's."""
-        start = getattr(self.inner, "initial_carry", None)
-        return None if start is None else start(x)
+        return carry_of(self.inner, x)
 
     def check_plan(self, plan: Any) -> None:
         """As the inner denoiser."""
-        check = getattr(self.inner, "check_plan", None)
-        if check is not None:
-            check(plan)
+        check_inner(self.inner, plan)
 
 
 def _same_noise(x: Array, data: Array, there: tuple, here: tuple) -> Array:

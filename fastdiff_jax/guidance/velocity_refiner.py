@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..typing import Array, Context, Denoiser, Process, PyTree
+from ._wrap import check_inner
 
 __all__ = ["VelocityRefined", "velocity_refiner"]
 
@@ -94,9 +95,7 @@ class VelocityRefined:
                     "controls['refine'] must be 0, 1 or 2 and start with 0 (the first "
                     f"velocity is the model's), got {refine.tolist()}."
                 )
-        check = getattr(self.inner, "check_plan", None)
-        if check is not None:
-            check(plan)
+        check_inner(self.inner, plan)
 
 
 def _rates(self: VelocityRefined, context: Context, x: Array) -> tuple:
