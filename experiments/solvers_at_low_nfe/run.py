@@ -361,7 +361,7 @@ class Run(NamedTuple):
     store: Store
     tick: Callable[[str], None]
 
-    def todo(self, solver: str, nfes: tuple[int, ...]) -> bool:
+    def todo(self, solver: str) -> bool:
         """Whether a solver still has to be measured."""
         return f"{self.name}|{solver}|done" not in self.store.rows
 
@@ -392,7 +392,7 @@ def run_group(
     made = dict(zip(made, shaped, strict=True))
     for name in group:
         run.tick(f"{run.name}: {name}")
-        if not run.todo(name, nfes):
+        if not run.todo(name):
             continue
         own = {n: p for (k, n), p in made.items() if k == name}
         cost = {n: spent[name, n] for n in own}
