@@ -69,10 +69,10 @@ def transformed(inner, limits, clip, both):
 
     def denoiser(x, context, carry):
         data, carry = inner(x, context, carry)
-        if clip is not None:
-            mapped = jnp.clip(data, -clip, clip)
-        else:
+        if limits is not None:  # thresholding replaces clipping
             mapped = threshold(data, *limits)
+        else:
+            mapped = jnp.clip(data, -clip, clip)
         return ((mapped, data) if both else mapped), carry
 
     return denoiser
@@ -130,7 +130,7 @@ class Runner:
         controls = controls_of(case, plan, arrays)
         both = plan.predictions > 1
         clip = options.get("clip_sample_range", 1.0)
-        clip = clip if options.get("clip_sample") and both else None
+        clip = clip if options.get("clip_sample") else None
         run = self.compiled(g.threshold(options, case), clip, both)
         rows = plan.rows._replace(controls=controls)
         z = None

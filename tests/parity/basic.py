@@ -14,9 +14,9 @@ def ddim(case, o, arrays):
         return _ddim_linspace(case, o, arrays)
     process, ts = path(case, arrays)
     step = o.get("step", {})
-    if step.get("use_clipped_model_output"):
-        raise NotYet("use_clipped_model_output")
+    # the noise direction stays that of the raw prediction, unless asked otherwise
     second = bool(o.get("clip_sample") or o.get("thresholding"))
+    second = second and not step.get("use_clipped_model_output")
     return fd.solvers.ddim(process, ts, eta=step.get("eta", 0.0), second_noise=second)
 
 
@@ -51,7 +51,7 @@ def euler(case, o, arrays):
 
 
 def flow_euler(case, o, arrays):
-    refuse(o, "stochastic_sampling")
+    refuse(o, "stochastic_sampling", "invert_sigmas")
     return euler(case, o, arrays)
 
 
