@@ -26,7 +26,7 @@ from .typing import Context as Context
 __version__ = "0.1.0"
 
 # Loaded on first use: they pull in scipy's integrators, optax or plotting.
-_LAZY = ("adaptive", "analysis", "compensate", "interop", "plots", "statistics")
+_LAZY = ("adaptive", "analysis", "compensate", "data", "interop", "plots", "statistics")
 
 
 def __getattr__(name: str) -> Any:
