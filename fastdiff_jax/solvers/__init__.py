@@ -22,6 +22,7 @@ from .dpm_solver_pp_single import dpmpp_2s as dpmpp_2s
 from .dpm_solver_pp_single import dpmpp_3s as dpmpp_3s
 from .dpm_solver_v3 import dpm_solver_v3 as dpm_solver_v3
 from .dpmpp_2m_hb import dpmpp_2m_hb as dpmpp_2m_hb
+from .er_sde import er_sde as er_sde
 from .exp_adams import deis_logrho as deis_logrho
 from .exp_adams import exp_adams as exp_adams
 from .exp_rk import etdrk2 as etdrk2
@@ -48,6 +49,7 @@ from .rho_rk import rho_rk as rho_rk
 from .rk import edm_heun as edm_heun
 from .rk import euler as euler
 from .rk import heun as heun
+from .sa_solver import sa_solver as sa_solver
 from .teleport import Gaussian as Gaussian
 from .teleport import fit_gaussian as fit_gaussian
 from .teleport import jump as jump
@@ -124,6 +126,9 @@ SOLVERS: dict[str, Solver] = {
     "dpmpp_3m": Solver(dpmpp_3m, _fixed(3), (), 1, (), "Lu 2022, 2211.01095"),
     "dpmpp_3s": Solver(dpmpp_3s, _fixed(3), (), 3, (), "Lu 2022, 2211.01095"),
     "edm_heun": Solver(edm_heun, _fixed(2), (), 2, (), "Karras 2022, 2206.00364"),
+    "er_sde": Solver(
+        er_sde, lambda p: p, (1, 2, 3), 1, ("eta",), "Cui 2023, 2309.06169"
+    ),
     "etdrk2": Solver(etdrk2, _fixed(2), (), 2, (), "Cox & Matthews 2002"),
     "etdrk4": Solver(etdrk4, _fixed(4), (), 4, (), "Cox & Matthews 2002"),
     "euler": Solver(euler, _fixed(1), (), 1, (), "Euler, in the path's own time"),
@@ -149,6 +154,9 @@ SOLVERS: dict[str, Solver] = {
     "res_3": Solver(res_3, _fixed(3), (), 3, (), "Zhang 2023, 2308.02157"),
     "rho_rk": Solver(rho_rk, _fixed(3), (), 3, (), "Zhang 2023, 2204.13902"),
     "s_pndm": Solver(s_pndm, _fixed(2), (), 1, (), "Liu 2022, 2202.09778"),
+    "sa_solver": Solver(  # predictor 3, corrector 4
+        sa_solver, _fixed(4), (), 1, ("tau",), "Xue 2023, 2309.05019"
+    ),
     "unipc": Solver(
         unipc, lambda p: p + 1, (1, 2, 3, 4), 1, (), "Zhao 2023, 2302.04867"
     ),

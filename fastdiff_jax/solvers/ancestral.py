@@ -1,7 +1,7 @@
 """Ancestral steps, and Euler-Maruyama on the reverse-time SDE.
 
-With u = x / alpha, rho = sigma / alpha and e^{-h} = rho_t / rho_s an ancestral step goes
-deterministically from rho_s to rho_down and adds fresh noise back up to rho_t:
+With u = x / alpha, rho = sigma / alpha and e^{-h} = rho_t / rho_s, an ancestral step
+goes deterministically from rho_s to rho_down and adds fresh noise back up to rho_t:
 
     rho_up = rho_t min(1, eta sqrt(1 - e^{-2h})),  rho_down^2 = rho_t^2 - rho_up^2
 
@@ -73,7 +73,8 @@ def dpm2_ancestral(
     """DPM-2 down to rho_down, then noise. Order 2 at eta = 0, else 1; 2 calls.
 
     x_m = (alpha_m/alpha_s) x_s + alpha_m (rho_m - rho_s) E_s,  rho_m^2 = rho_s rho_down
-    x_t = (alpha_t/alpha_s) x_s + alpha_t (rho_down - rho_s) E_m + s_noise alpha_t rho_up z
+    x_t = (alpha_t/alpha_s) x_s + alpha_t (rho_down - rho_s) E_m
+          + s_noise alpha_t rho_up z
 
     Args:
         process: the path, with a clock between its levels; alpha > 0 on the grid.
@@ -100,40 +101,12 @@ def dpm2_ancestral(
     plan.basis(plan.take(lv, slice(None, -1)), "noise")  # alpha = 0 fails here, by name
     eta, s_noise = _factors(eta, s_noise)
     share, up, full = _split(lv, eta)
-    single = _single(lv, full)
-    count = 2 - single
-    step = np.repeat(np.arange(lv.steps), count)
-    stage = np.arange(len(step)) - np.repeat(np.cumsum(count) - count, count)
-    closes = stage == count[step] - 1
-
-    xp = namespace(lv.rho, share)
-    start, down = lv.rho[:-1], share * lv.rho[1:]
-    flat = (-1,) + (1,) * (down.ndim - 1)
-    inner = xp.where(single.reshape(flat), start, down)  # unused where single
-    middle = _level(process, lv, -xp.log(xp.sqrt(start * inner)))
-    second = (stage == 1).reshape(flat)
-    level = plan.Level(
-        *(
-            xp.where(second, m[step], own[step])
-            for m, own in zip(middle, plan.take(lv, slice(None, -1)), strict=True)
-        )
-    )
-    ends = closes.reshape(flat)
-    keep = xp.where(ends, lv.alpha[1:][step], middle.alpha[step]) / lv.alpha[:-1][step]
-    jump = (lv.alpha[1:] * (down - start))[step]
-    reach = (middle.sigma - middle.alpha * start)[step]
-    newest = xp.where(ends, jump, reach)
-    made = plan.runge_kutta(
-        level,
-        plan.take(lv, -1),
-        convert=plan.basis(level, "noise"),
-        keep=keep,
-        weights=xp.stack([newest, xp.zeros_like(newest)], axis=1),
-        closes=closes,
-    )
+    made, step, closes = _dpm2_rows(process, lv, share, _single(lv, full))
     if not _random(eta):
         return made
-    fresh = xp.where(ends, (s_noise * lv.sigma[1:] * up)[step], 0.0)
+    fresh = (s_noise * lv.sigma[1:] * up)[step]
+    xp = namespace(fresh)
+    fresh = xp.where(closes.reshape((-1,) + (1,) * (fresh.ndim - 1)), fresh, 0.0)
     advance = made.rows.advance._replace(noise=fresh)
     return dataclasses.replace(made, rows=made.rows._replace(advance=advance))
 
@@ -143,7 +116,7 @@ def euler_maruyama(
 ) -> plan.Plan:
     """Euler-Maruyama on the reverse SDE in the process' time. Order 1, 1 call per step.
 
-    x_t = x_s + (t - s) [v + tau2 r (x_s - alpha_s D)] + sigma_s sqrt(2 tau2 r (s - t)) z
+    x_t = x_s + (t-s) [v + tau2 r (x_s - alpha_s D)] + sigma_s sqrt(2 tau2 r (s-t)) z
     v = alpha' D + sigma' E,  r = sigma'/sigma - alpha'/alpha = g^2 / (2 sigma^2)
 
     The baseline: not even a constant D is integrated exactly. Prefer `ddim(eta=1)`.
@@ -199,9 +172,9 @@ def euler_maruyama(
 def ddpm(process: Process, ts: ArrayLike, *, variance: str = "posterior") -> plan.Plan:
     """DDPM's ancestral step. Order 1, 1 call per step.
 
-    x_t = r x_s + (alpha_t - r alpha_s) D + c z,  r = (alpha_s/alpha_t) sigma_t^2/sigma_s^2
+    x_t = r x_s + (alpha_t - r alpha_s) D + c z,  r = e^{-h} sigma_t / sigma_s
     'posterior': c = sigma_t sqrt(1 - e^{-2h}), the same as `ddim(eta=1)`
-    'large':     c = sigma_s sqrt(1 - e^{-2h}), the forward step's, sqrt(beta) on VP paths
+    'large':     c = sigma_s sqrt(1 - e^{-2h}), the forward step's, sqrt(beta) on VP
 
     Args:
         process: the path.
@@ -298,3 +271,37 @@ def _refuse_pure_noise(level: plan.Level, tau2: Array) -> None:
             f"at ts[{at}]={np.asarray(level.time)[at]}. Start the grid below it, e.g. "
             "start=0.999, or give tau2=0 for that step."
         )
+
+
+def _dpm2_rows(
+    process: Process, lv: Levels, share: Array, single: np.ndarray
+) -> tuple[plan.Plan, np.ndarray, np.ndarray]:
+    """The deterministic part to rho_down; the step of each row, and where one ends."""
+    count = 2 - single
+    step = np.repeat(np.arange(lv.steps), count)
+    second = np.arange(len(step)) - np.repeat(np.cumsum(count) - count, count) == 1
+    closes = second | single[step]
+
+    xp = namespace(lv.lam, share)
+    start, down = lv.rho[:-1], share * lv.rho[1:]
+
+    def only(mask: np.ndarray, yes: Array, no: Array) -> Array:
+        return xp.where(mask.reshape((-1,) + (1,) * (down.ndim - 1)), yes, no)
+
+    inner = only(single, start, down)  # not used in single rows: any finite level
+    middle = _level(process, lv, -xp.log(xp.sqrt(start * inner)))
+    own = plan.take(lv, slice(None, -1))
+    level = plan.Level(
+        *(only(second, m[step], w[step]) for m, w in zip(middle, own, strict=True))
+    )
+    jump, reach = lv.alpha[1:] * (down - start), middle.sigma - middle.alpha * start
+    newest = only(closes, jump[step], reach[step])
+    made = plan.runge_kutta(
+        level,
+        plan.take(lv, -1),
+        convert=plan.basis(level, "noise"),
+        keep=only(closes, lv.alpha[1:][step], middle.alpha[step]) / own.alpha[step],
+        weights=xp.stack([newest, xp.zeros_like(newest)], axis=1),
+        closes=closes,
+    )
+    return made, step, closes

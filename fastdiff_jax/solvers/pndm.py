@@ -71,7 +71,7 @@ def plms(
         push=push,
     )
     if average == "noise":
-        plan.check(made, lv, "data")
+        plan.check(made, lv, "noise")
     return made
 
 
@@ -147,7 +147,7 @@ def f_pndm(process: Process, ts: ArrayLike, *, average: str = "noise") -> plan.P
         predict=plan.Move(_where(stage > 2, 1.0, keep), _outer(gain, staged)),
     )
     if average == "noise":
-        plan.check(made, lv, "data")
+        plan.check(made, lv, "noise")
     return made
 
 

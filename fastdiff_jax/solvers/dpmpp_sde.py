@@ -1,0 +1,154 @@
+"""DPM-Solver++ with one inner stage and noise, as k-diffusion names them.
+
+`dpmpp_sde` steps the reverse SDE with the stage inside the step; `dpmpp_2s_ancestral`
+walks the ODE below the target level and adds noise. Karras et al. 2022 (2206.00364)
+for the ancestral split, Lu et al. 2022 (2211.01095) for the step.
+"""
+
+import numpy as np
+
+from .. import plan
+from ..numerics import Levels, levels, namespace
+from ..plan import Level
+from ..typing import Array, ArrayLike, Process
+from . import _stochastic as sde
+
+__all__ = ["dpmpp_2s_ancestral", "dpmpp_sde"]
+
+
+def dpmpp_sde(
+    process: Process,
+    ts: ArrayLike,
+    *,
+    tau2: ArrayLike = 1.0,
+    r: float = 0.5,
+    compat: bool = False,
+    noise_scale: float = 1.0,
+) -> plan.Plan:
+    """DPM++ SDE: one stage inside each step of the reverse SDE. Weak order 2, 2 calls.
+
+    x_t = (σ_t/σ_s) e^{-τ²h} x_s + α_t (1 - e^{-(1+τ²)h}) [(1 - 1/2r) D_1 + D_2 / 2r]
+    + σ_t n, with D_2 at λ_s + r h; the stage's noise is the start of the step's.
+
+    Args:
+        process: the path.
+        ts: times, non-increasing, shape (N + 1,).
+        tau2: 0 = ODE, 1 = the reverse SDE; a scalar or one per step, shape (N,).
+        r: fraction of the step, in half log-SNR, where the stage stands.
+        compat: the published step: the ancestral split with eta = sqrt(tau2) <= 1,
+            and a stage and a step whose noises are independent. Of order 1 if tau2 is
+            neither 0 nor 1, and less accurate at 1.
+        noise_scale: factor of the noise (libraries' `s_noise`).
+
+    Returns:
+        A plan of 2N rows; one row on a step from alpha = 0 or into sigma = 0.
+
+    Raises:
+        ValueError: r outside (0, 1), a negative tau2, or compat with tau2 above 1.
+
+    Example:
+        >>> import fastdiff_jax as fd
+        >>> process = fd.processes.vp_linear()
+        >>> dpmpp_sde(process, fd.grids.log_snr(process, 5)).nfe
+        10
+    """
+    if not 0 < r < 1:
+        raise ValueError(f"r must lie in (0, 1), got {r}. Use 0.5.")
+    lv = levels(process, ts)
+    tau2, rows = sde.per_step(lv, tau2), sde.with_stages(lv)
+    h = lv.h[rows]
+    start = plan.take(lv, rows)
+    stages = [start, plan.between(process, lv, rows, lv.lam[rows] + r * h)]
+    half = 1 / (2 * r)
+    if compat:
+        _at_most_one(tau2, "tau2 with compat=True")
+        legs = _ancestral_legs(lv, rows, stages, sde.root(tau2[rows]), half)
+        legs = [leg._replace(scale=noise_scale * leg.scale) for leg in legs]
+    else:
+        z = (1 + tau2[rows]) * h
+        xp = namespace(z)
+        whole = -xp.expm1(-z)
+        unit = [(-xp.expm1(-r * z),), ((1 - half) * whole, half * whole)]
+        legs = sde.stages_of(lv, tau2, rows, stages, (0.0, r), unit, noise_scale)
+    return sde.staged(lv, tau2, rows, legs, noise_scale)
+
+
+def _ancestral_legs(
+    lv: Levels, rows: np.ndarray, stages: list[Level], eta: Array, half: float
+) -> list[sde.Leg]:
+    """The published step: each of its two moves is an ancestral step from x_s."""
+    start, legs = stages[0], []
+    for level, target in zip(stages, (stages[1], plan.take(lv, rows + 1)), strict=True):
+        down, up = sde.ancestral(start, target, eta)
+        keep = down / start.sigma
+        first = target.alpha - keep * start.alpha
+        weights = ((1 - half) * first, half * first) if legs else (first,)
+        zero = namespace(first).zeros_like(first)
+        legs.append(sde.Leg(level, keep, weights, up, zero, zero + 1))
+    return legs
+
+
+def dpmpp_2s_ancestral(
+    process: Process,
+    ts: ArrayLike,
+    *,
+    eta: ArrayLike = 1.0,
+    noise_scale: float = 1.0,
+) -> plan.Plan:
+    """DPM++ 2S ancestral. Order 2 at eta = 0, otherwise weak order 1, 2 calls.
+
+    A midpoint step of the ODE from σ_s/α_s to σ_down, then noise σ_up:
+    σ_up = η sqrt(ρ_t² (ρ_s² - ρ_t²) / ρ_s²), σ_down² = ρ_t² - σ_up², ρ = σ/α.
+
+    Args:
+        process: the path.
+        ts: times, non-increasing, shape (N + 1,).
+        eta: scales the noise's standard deviation, in [0, 1]; a scalar or one per
+            step, shape (N,). Its square is the other solvers' tau2 for short steps.
+        noise_scale: factor of the noise (libraries' `s_noise`).
+
+    Returns:
+        A plan of 2N rows; one row on a step from alpha = 0 or into sigma = 0.
+
+    Raises:
+        ValueError: eta outside [0, 1].
+
+    Example:
+        >>> import fastdiff_jax as fd
+        >>> process = fd.processes.vp_linear()
+        >>> dpmpp_2s_ancestral(process, fd.grids.log_snr(process, 5), eta=0.5).nfe
+        10
+    """
+    lv = levels(process, ts)
+    eta = sde.per_step(lv, eta, "eta")
+    _at_most_one(eta, "eta")
+    rows = sde.with_stages(lv)
+    start, end = plan.take(lv, rows), plan.take(lv, rows + 1)
+    down, up = sde.ancestral(start, end, eta[rows])
+    xp = namespace(down, lv.lam)
+    # half-way to `down` in half log-SNR: e^{-h / 2}, and at most the step's end
+    root = xp.sqrt(down / end.alpha / (start.sigma / start.alpha))
+    middle = _at(process, lv.lam[rows] - xp.log(root))
+    stage = middle.sigma / start.sigma
+    keep = down / start.sigma
+    inner = middle.alpha - stage * start.alpha
+    second = end.alpha - keep * start.alpha
+    zero, one = xp.zeros_like(down), xp.ones_like(down)
+    legs = [
+        sde.Leg(start, stage, (inner,), zero, zero, zero),
+        sde.Leg(middle, keep, (zero, second), noise_scale * up, zero, one),
+    ]
+    return sde.staged(lv, eta**2, rows, legs, noise_scale)
+
+
+def _at(process: Process, lam: Array) -> Level:
+    time = process.half_log_snr_inverse(lam)
+    return Level(time, process.alpha(time), process.sigma(time))
+
+
+def _at_most_one(value: Array, name: str) -> None:
+    if isinstance(value, np.ndarray) and (value > 1).any():
+        raise ValueError(
+            f"{name} must lie in [0, 1], got {value.max():g}: the split cannot add "
+            "more noise than the level holds."
+        )
