@@ -134,6 +134,16 @@ def direct_families() -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def noise_rows() -> dict[str, Any]:
+    """NOISE_ROWS of those modules: (case, plan) -> the bank's draw of each row."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent / "parity")]):
+        part = importlib.import_module(f".parity.{module.name}", __package__)
+        found.update(getattr(part, "NOISE_ROWS", {}))
+    return found
+
+
 def build(case: dict, options: dict, arrays: dict) -> fd.Plan:
     """The plan of a case.
 

@@ -137,7 +137,8 @@ class Runner:
         plan = fd.Plan(rows, plan.end, plan.start)
         if plan.stochastic:
             bank = self.golden.get(self.golden.spec["noise_bank"])
-            z = bank[: plan.length]
+            draw = g.noise_rows().get(case["family"])
+            z = bank[: plan.length] if draw is None else bank[draw(case, plan)]
         slots = 8 if plan.slots > 4 else 4
         length = 64 if plan.length > 24 else 24
         if z is None:

@@ -130,10 +130,10 @@ as named, and an exact mixture of {s["components"]} Gaussians fitted to
 {s["v3_data"]} real samples at {s["v3_nodes"] + 1} levels, one table per guidance scale.
 Guidance 8 has a part of the solvers. No option was tuned to a claim. The rules below
 were written down before their figures were read, but for the answer by method in claims
-1 and 2 and the
-paper-like setting in claim 5, which were added after. One set of noises, one network, one data set: small
-differences mean nothing. A few samples that turn into another image can make up most of
-an RMS; `median` in `result.json` is the error of the median sample.
+1 and 2 and the paper-like setting in claim 5, which were added after. One set of
+noises, one network, one data set: small differences mean nothing. A few samples that
+turn into another image can make up most of an RMS; `median` in `result.json` is the
+error of the median sample.
 
 ## The claims
 

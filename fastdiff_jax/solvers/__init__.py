@@ -10,6 +10,11 @@ from typing import NamedTuple
 
 from ..plan import Plan
 from .adams import adams as adams
+from .ancestral import ddpm as ddpm
+from .ancestral import dpm2_ancestral as dpm2_ancestral
+from .ancestral import euler_ancestral as euler_ancestral
+from .ancestral import euler_maruyama as euler_maruyama
+from .churn import edm_churn as edm_churn
 from .dc_solver import dc_solver as dc_solver
 from .ddim import ddim as ddim
 from .deis import deis_tab as deis_tab
@@ -22,6 +27,8 @@ from .dpm_solver_pp_single import dpmpp_2s as dpmpp_2s
 from .dpm_solver_pp_single import dpmpp_3s as dpmpp_3s
 from .dpm_solver_v3 import dpm_solver_v3 as dpm_solver_v3
 from .dpmpp_2m_hb import dpmpp_2m_hb as dpmpp_2m_hb
+from .dpmpp_sde import dpmpp_2s_ancestral as dpmpp_2s_ancestral
+from .dpmpp_sde import dpmpp_sde as dpmpp_sde
 from .er_sde import er_sde as er_sde
 from .exp_adams import deis_logrho as deis_logrho
 from .exp_adams import exp_adams as exp_adams
@@ -50,6 +57,10 @@ from .rk import edm_heun as edm_heun
 from .rk import euler as euler
 from .rk import heun as heun
 from .sa_solver import sa_solver as sa_solver
+from .sde_dpm_solver_pp import sde_dpmpp_1 as sde_dpmpp_1
+from .sde_dpm_solver_pp import sde_dpmpp_2m as sde_dpmpp_2m
+from .sde_dpm_solver_pp import sde_dpmpp_3m as sde_dpmpp_3m
+from .seeds import seeds as seeds
 from .teleport import Gaussian as Gaussian
 from .teleport import fit_gaussian as fit_gaussian
 from .teleport import jump as jump
@@ -113,6 +124,14 @@ SOLVERS: dict[str, Solver] = {
         deis_tab, lambda r: r + 1, (0, 1, 2, 3), 1, (), "Zhang 2023, 2204.13902"
     ),
     "dpm2": Solver(dpm2, _fixed(2), (), 2, (), "Lu 2022, 2206.00927"),
+    "dpm2_ancestral": Solver(
+        dpm2_ancestral,
+        _fixed(2),  # without noise; with it 1
+        (),
+        2,
+        ("eta",),
+        "Lu 2022, 2206.00927; k-diffusion",
+    ),
     "dpm_solver_2": Solver(dpm_solver_2, _fixed(2), (), 2, (), "Lu 2022, 2206.00927"),
     "dpm_solver_3": Solver(dpm_solver_3, _fixed(3), (), 3, (), "Lu 2022, 2206.00927"),
     "dpm_solver_fast": Solver(  # order 3 ends in a first-order step for most N
@@ -123,8 +142,15 @@ SOLVERS: dict[str, Solver] = {
         dpmpp_2m_hb, _fixed(1), (), 1, (), "Wizadwongsa 2023, 2307.11118"
     ),
     "dpmpp_2s": Solver(dpmpp_2s, _fixed(2), (), 2, (), "Lu 2022, 2211.01095"),
+    "dpmpp_2s_ancestral": Solver(
+        dpmpp_2s_ancestral, _fixed(1), (), 2, ("eta",), "Karras 2022, 2206.00364"
+    ),
     "dpmpp_3m": Solver(dpmpp_3m, _fixed(3), (), 1, (), "Lu 2022, 2211.01095"),
     "dpmpp_3s": Solver(dpmpp_3s, _fixed(3), (), 3, (), "Lu 2022, 2211.01095"),
+    "dpmpp_sde": Solver(dpmpp_sde, _fixed(2), (), 2, ("tau2",), "Lu 2022, 2211.01095"),
+    "edm_churn": Solver(  # without noise; with it 1
+        edm_churn, _fixed(2), (), 2, ("s_churn",), "Karras 2022, 2206.00364"
+    ),
     "edm_heun": Solver(edm_heun, _fixed(2), (), 2, (), "Karras 2022, 2206.00364"),
     "er_sde": Solver(
         er_sde, lambda p: p, (1, 2, 3), 1, ("eta",), "Cui 2023, 2309.06169"
@@ -132,6 +158,12 @@ SOLVERS: dict[str, Solver] = {
     "etdrk2": Solver(etdrk2, _fixed(2), (), 2, (), "Cox & Matthews 2002"),
     "etdrk4": Solver(etdrk4, _fixed(4), (), 4, (), "Cox & Matthews 2002"),
     "euler": Solver(euler, _fixed(1), (), 1, (), "Euler, in the path's own time"),
+    "euler_ancestral": Solver(
+        euler_ancestral, _fixed(1), (), 1, ("eta",), "Karras 2022, 2206.00364"
+    ),
+    "euler_maruyama": Solver(
+        euler_maruyama, _fixed(1), (), 1, ("tau2",), "Song 2021, 2011.13456"
+    ),
     "exp_adams": Solver(
         exp_adams, lambda p: p, (1, 2, 3, 4, 5, 6), 1, (), "exponential Adams, exact"
     ),
@@ -156,6 +188,18 @@ SOLVERS: dict[str, Solver] = {
     "s_pndm": Solver(s_pndm, _fixed(2), (), 1, (), "Liu 2022, 2202.09778"),
     "sa_solver": Solver(  # predictor 3, corrector 4
         sa_solver, _fixed(4), (), 1, ("tau",), "Xue 2023, 2309.05019"
+    ),
+    "sde_dpmpp_1": Solver(
+        sde_dpmpp_1, _fixed(1), (), 1, ("tau2",), "Lu 2022, 2211.01095"
+    ),
+    "sde_dpmpp_2m": Solver(
+        sde_dpmpp_2m, _fixed(2), (), 1, ("tau2",), "Lu 2022, 2211.01095"
+    ),
+    "sde_dpmpp_3m": Solver(  # order 3 without noise
+        sde_dpmpp_3m, _fixed(2), (), 1, ("tau2",), "Lu 2022, 2211.01095"
+    ),
+    "seeds": Solver(  # order 3 has 3 stages, and order 3 without noise
+        seeds, _fixed(2), (2, 3), 3, ("tau2",), "Gonzalez 2023, 2305.14267"
     ),
     "unipc": Solver(
         unipc, lambda p: p + 1, (1, 2, 3, 4), 1, (), "Zhao 2023, 2302.04867"

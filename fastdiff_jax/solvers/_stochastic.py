@@ -64,7 +64,7 @@ def per_step(lv: Levels, value: ArrayLike, name: str = "tau2") -> Array:
         bad = value[~((value >= 0) & np.isfinite(value))].ravel()[0]
         raise ValueError(
             f"{name} must be finite and >= 0 (0 = ODE, 1 = the reverse SDE), got "
-            f"{bad:g}. It multiplies a variance: it is a square."
+            f"{bad:g}. Use {name}=1.0, or 0.0 for no noise."
         )
     if value.ndim == 1:
         value = value.reshape(value.shape + (1,) * (h.ndim - 1))
@@ -77,7 +77,7 @@ def is_noisy(tau2: Array) -> bool:
 
 
 def root(x: Array) -> Array:
-    """sqrt with a derivative of 0 at 0."""
+    """Square root with a derivative of 0 at 0."""
     xp = namespace(x)
     return xp.where(x > 0, xp.sqrt(xp.where(x > 0, x, 1.0)), 0.0)
 
@@ -135,8 +135,8 @@ def ancestral(start: Level, end: Level, eta: Array) -> tuple[Array, Array]:
     rho = sigma / alpha: walk to `down` without noise, then add `up`.
     """
     ratio = end.sigma * start.alpha / (end.alpha * start.sigma)  # rho_t / rho_s
-    share = eta**2 * (1 - ratio**2)
-    return end.sigma * root(1 - share), end.sigma * root(share)
+    down, up = (1 - eta**2) + (eta * ratio) ** 2, eta**2 * (1 - ratio**2)
+    return end.sigma * root(down), end.sigma * root(up)
 
 
 class Leg(NamedTuple):
@@ -266,8 +266,8 @@ def staged(
 
 def _alone(lv: Levels, tau2: Array, rows: np.ndarray, noise_scale: float) -> Leg:
     """First order over the steps without stages."""
-    start, end, h, t2 = plan.take(lv, rows), plan.take(lv, rows + 1), lv.h[rows], 0
-    t2 = tau2[rows]
+    start, end = plan.take(lv, rows), plan.take(lv, rows + 1)
+    h, t2 = lv.h[rows], tau2[rows]
     xp = namespace(h, t2)
     keep, noise = keep_and_noise(start, end, t2, h)
     weight = -end.alpha * xp.expm1(-(1 + t2) * h)

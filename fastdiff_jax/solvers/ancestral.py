@@ -46,12 +46,10 @@ def euler_ancestral(
     Example:
         >>> import fastdiff_jax as fd
         >>> process = fd.processes.edm()
-        >>> plan = fd.solvers.euler_ancestral(process, fd.grids.edm(process, 10))
-        >>> plan.nfe, plan.stochastic
-        (10, True)
+        >>> fd.solvers.euler_ancestral(process, fd.grids.edm(process, 10)).stochastic
+        True
 
-    Reference: Karras et al. 2022 (2206.00364), appendix C; Song et al. 2021
-    (2010.02502), eq 16.
+    Reference: Song et al. 2021 (2010.02502), eq 16; k-diffusion's form.
     """
     lv = levels(process, ts)
     eta, s_noise = _factors(eta, s_noise)
@@ -101,7 +99,10 @@ def dpm2_ancestral(
     plan.basis(plan.take(lv, slice(None, -1)), "noise")  # alpha = 0 fails here, by name
     eta, s_noise = _factors(eta, s_noise)
     share, up, full = _split(lv, eta)
-    made, step, closes = _dpm2_rows(process, lv, share, _single(lv, full))
+    single = full | (lv.sigma[1:] == 0)  # rho_down is 0: there is nothing in between
+    single = single if isinstance(single, np.ndarray) else np.zeros(single.shape, bool)
+    single = single.reshape(lv.steps, -1).any(axis=1)
+    made, step, closes = _dpm2_rows(process, lv, share, single)
     if not _random(eta):
         return made
     fresh = (s_noise * lv.sigma[1:] * up)[step]
@@ -201,9 +202,8 @@ def ddpm(process: Process, ts: ArrayLike, *, variance: str = "posterior") -> pla
     share, up, _ = _split(lv, np.ones(()))
     xp = namespace(share)
     keep = share * lv.sigma[1:] / lv.sigma[:-1]
-    scale = lv.sigma[1:]
-    if variance == "large":
-        scale = xp.where(lv.sigma[1:] == 0, 0.0, lv.sigma[:-1])
+    large = variance == "large"
+    scale = xp.where(large & (lv.sigma[1:] > 0), lv.sigma[:-1], lv.sigma[1:])
     return plan.multistep(
         lv,
         prediction="data",
@@ -243,13 +243,6 @@ def _split(lv: Levels, eta: Array) -> tuple[Array, Array, Array]:
     left = (1 - eta**2) + eta**2 * xp.exp(-2 * h)
     share = xp.where(full, 0.0, xp.sqrt(xp.where(full, 1.0, left)))
     return share, xp.where(full, 1.0, eta * xp.sqrt(lost)), full
-
-
-def _single(lv: Levels, full: Array) -> np.ndarray:
-    """Steps without an inner stage, (N,) bool: rho_down is 0."""
-    if not (isinstance(full, np.ndarray) and isinstance(lv.sigma, np.ndarray)):
-        return np.zeros(lv.steps, bool)
-    return (full | (lv.sigma[1:] == 0)).reshape(lv.steps, -1).any(axis=1)
 
 
 def _level(process: Process, lv: Levels, lam: Array) -> plan.Level:

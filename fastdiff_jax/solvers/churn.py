@@ -215,8 +215,11 @@ def _with_noise(
     xp = namespace(std)
     rows, start = made.rows, None
     if not known or np.any(std[0]):
-        scale = moved.level.alpha[0] / lv.alpha[0]
-        start = plan.Start(scale, scale, anchor_noise=std[0], point_noise=std[0])
+        scale, first = (
+            xp.asarray(moved.level.alpha[0] / lv.alpha[0]),
+            xp.asarray(std[0]),
+        )
+        start = plan.Start(scale, scale, anchor_noise=first, point_noise=first)
     if not known or std[1:].any():
         after = xp.concatenate([std[1:], xp.zeros_like(std[:1])])
         noise = after[np.cumsum(closes) - closes]

@@ -11,7 +11,15 @@ from .. import plan
 from ..numerics import Levels, levels, namespace
 from ..plan import Level
 from ..typing import Array, ArrayLike, Process
-from . import _stochastic as sde
+from ._stochastic import (
+    Leg,
+    ancestral,
+    per_step,
+    root,
+    staged,
+    stages_of,
+    with_stages,
+)
 
 __all__ = ["dpmpp_2s_ancestral", "dpmpp_sde"]
 
@@ -55,36 +63,36 @@ def dpmpp_sde(
     if not 0 < r < 1:
         raise ValueError(f"r must lie in (0, 1), got {r}. Use 0.5.")
     lv = levels(process, ts)
-    tau2, rows = sde.per_step(lv, tau2), sde.with_stages(lv)
+    tau2, rows = per_step(lv, tau2), with_stages(lv)
     h = lv.h[rows]
     start = plan.take(lv, rows)
     stages = [start, plan.between(process, lv, rows, lv.lam[rows] + r * h)]
     half = 1 / (2 * r)
     if compat:
         _at_most_one(tau2, "tau2 with compat=True")
-        legs = _ancestral_legs(lv, rows, stages, sde.root(tau2[rows]), half)
+        legs = _ancestral_legs(lv, rows, stages, root(tau2[rows]), half)
         legs = [leg._replace(scale=noise_scale * leg.scale) for leg in legs]
     else:
         z = (1 + tau2[rows]) * h
         xp = namespace(z)
         whole = -xp.expm1(-z)
         unit = [(-xp.expm1(-r * z),), ((1 - half) * whole, half * whole)]
-        legs = sde.stages_of(lv, tau2, rows, stages, (0.0, r), unit, noise_scale)
-    return sde.staged(lv, tau2, rows, legs, noise_scale)
+        legs = stages_of(lv, tau2, rows, stages, (0.0, r), unit, noise_scale)
+    return staged(lv, tau2, rows, legs, noise_scale)
 
 
 def _ancestral_legs(
     lv: Levels, rows: np.ndarray, stages: list[Level], eta: Array, half: float
-) -> list[sde.Leg]:
+) -> list[Leg]:
     """The published step: each of its two moves is an ancestral step from x_s."""
     start, legs = stages[0], []
     for level, target in zip(stages, (stages[1], plan.take(lv, rows + 1)), strict=True):
-        down, up = sde.ancestral(start, target, eta)
+        down, up = ancestral(start, target, eta)
         keep = down / start.sigma
         first = target.alpha - keep * start.alpha
         weights = ((1 - half) * first, half * first) if legs else (first,)
         zero = namespace(first).zeros_like(first)
-        legs.append(sde.Leg(level, keep, weights, up, zero, zero + 1))
+        legs.append(Leg(level, keep, weights, up, zero, zero + 1))
     return legs
 
 
@@ -120,25 +128,25 @@ def dpmpp_2s_ancestral(
         10
     """
     lv = levels(process, ts)
-    eta = sde.per_step(lv, eta, "eta")
+    eta = per_step(lv, eta, "eta")
     _at_most_one(eta, "eta")
-    rows = sde.with_stages(lv)
+    rows = with_stages(lv)
     start, end = plan.take(lv, rows), plan.take(lv, rows + 1)
-    down, up = sde.ancestral(start, end, eta[rows])
+    down, up = ancestral(start, end, eta[rows])
     xp = namespace(down, lv.lam)
-    # half-way to `down` in half log-SNR: e^{-h / 2}, and at most the step's end
-    root = xp.sqrt(down / end.alpha / (start.sigma / start.alpha))
-    middle = _at(process, lv.lam[rows] - xp.log(root))
+    # half-way to `down` in half log-SNR: at most the step's end, reached at eta = 1
+    half = xp.log(start.sigma * end.alpha / (start.alpha * down)) / 2
+    middle = _at(process, lv.lam[rows] + half)
     stage = middle.sigma / start.sigma
     keep = down / start.sigma
     inner = middle.alpha - stage * start.alpha
     second = end.alpha - keep * start.alpha
     zero, one = xp.zeros_like(down), xp.ones_like(down)
     legs = [
-        sde.Leg(start, stage, (inner,), zero, zero, zero),
-        sde.Leg(middle, keep, (zero, second), noise_scale * up, zero, one),
+        Leg(start, stage, (inner,), zero, zero, zero),
+        Leg(middle, keep, (zero, second), noise_scale * up, zero, one),
     ]
-    return sde.staged(lv, eta**2, rows, legs, noise_scale)
+    return staged(lv, eta**2, rows, legs, noise_scale)
 
 
 def _at(process: Process, lam: Array) -> Level:

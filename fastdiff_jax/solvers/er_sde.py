@@ -30,6 +30,7 @@ __all__ = ["er_sde"]
 
 Phi = Callable[[Array], Array]
 _NODES = 64  # of the integrals of 1 / g in log rho: 1e-14 on a step of length 8
+_ROUNDING = 1e-14  # of 1 - q^2: phi = 3 rho draws no noise
 _TINY, _HUGE = 1e-150, 1e150  # where g is read for its limits at rho = 0 and infinity
 
 
@@ -94,7 +95,9 @@ def er_sde(
     weights = gather_columns(
         orders, lambda rows, p: _weights(lv, gain, keep, rows, p, compat), order
     )
-    noise = lv.sigma[1:] * xp.sqrt(xp.maximum(1 - ratio**2, 0.0))
+    share = 1 - ratio**2
+    drawn = share > _ROUNDING
+    noise = lv.sigma[1:] * xp.where(drawn, xp.sqrt(xp.where(drawn, share, 1.0)), 0.0)
     silent = isinstance(noise, np.ndarray) and not noise.any()
     return plan.multistep(
         lv,

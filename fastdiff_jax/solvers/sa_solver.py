@@ -52,7 +52,8 @@ def sa_solver(
     x_t = (σ_t/σ_s) e^{-tau² h} x_s + α_t Σ_k b_k D_k + σ_t sqrt(1 - e^{-2 tau² h}) z,
     once with b on past evaluations, and again, with the same z, when the evaluation
     at the predicted point is there. With tau = 0 of order
-    max(predictor_order, min(predictor_order + 1, corrector_order)).
+    min(predictor_order + 1, corrector_order), or predictor_order without corrector;
+    with tau > 0 the samples' law converges at order 2 at most.
 
     Args:
         process: the path.
@@ -188,11 +189,15 @@ def _transition(lv: Levels, rate: Array, prediction: str) -> tuple[Array, Array 
     silent = isinstance(rate, np.ndarray) and not rate.any()
     if prediction == "noise":
         low, high = lv.rho[1:], lv.rho[:-1]
-        spread = xp.sqrt(rate * (high - low) * (high + low)) * lv.alpha[1:]
-        return keep, None if silent else spread
+        share = rate * (high - low) * (high + low)
+        drawn = share > 0  # sqrt has no slope at 0
+        root = xp.where(drawn, xp.sqrt(xp.where(drawn, share, 1.0)), 0.0)
+        return keep, None if silent else lv.alpha[1:] * root
     # a state at alpha = 0 is forgotten if any noise is drawn: e^{-inf} = 0
     decay = rate * xp.where(rate > 0, h, 0.0)
-    noise = lv.sigma[1:] * xp.sqrt(-xp.expm1(-2 * decay))
+    drawn = decay > 0  # sqrt has no slope at 0
+    share = xp.where(drawn, -xp.expm1(-2 * decay), 1.0)
+    noise = lv.sigma[1:] * xp.where(drawn, xp.sqrt(share), 0.0)
     return keep * xp.exp(-decay), None if silent else noise
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import plan
 from ..numerics import (
+    Levels,
     exponential_weights,
     gather_columns,
     keep_factor,
@@ -17,7 +18,15 @@ from ..numerics import (
     step_orders,
 )
 from ..typing import Array, ArrayLike, Process
-from . import _stochastic as sde
+from ._stochastic import (
+    exact_weights,
+    is_noisy,
+    keep_and_noise,
+    midpoint_weights,
+    per_step,
+    published_third_weights,
+    root,
+)
 
 __all__ = ["sde_dpmpp_1", "sde_dpmpp_2m", "sde_dpmpp_3m"]
 
@@ -176,22 +185,22 @@ def _multistep(
 ) -> plan.Plan:
     lv = levels(process, ts)
     plan.basis(plan.take(lv, slice(None, -1)), prediction)  # fails here, by name
-    tau2 = sde.per_step(lv, tau2)
-    noisy, (lower, euler) = sde.is_noisy(tau2), ends
+    tau2 = per_step(lv, tau2)
+    noisy, (lower, euler) = is_noisy(tau2), ends
     lower = lv.steps < 15 if lower is None else lower  # steadies very few steps
     orders = step_orders(lv, order, lower_final=lower, final=1 if euler else None)
     if prediction == "noise":
         keep, noise, weights = _noise_form(lv, tau2, midpoint)
     else:
         start, end = plan.take(lv, slice(None, -1)), plan.take(lv, slice(1, None))
-        keep, noise = sde.keep_and_noise(start, end, tau2, lv.h)
+        keep, noise = keep_and_noise(start, end, tau2, lv.h)
 
         def weights(rows: np.ndarray, count: int) -> Array:
             if count == 2 and midpoint:
-                return sde.midpoint_weights(lv, tau2, rows)
+                return midpoint_weights(lv, tau2, rows)
             if count == 3 and compat:
-                return sde.published_third_weights(lv, tau2, rows)
-            return sde.exact_weights(lv, tau2, rows, count)
+                return published_third_weights(lv, tau2, rows)
+            return exact_weights(lv, tau2, rows, count)
 
     return plan.multistep(
         lv,
@@ -202,13 +211,13 @@ def _multistep(
     )
 
 
-def _noise_form(lv, tau2, midpoint: bool) -> tuple:
+def _noise_form(lv: Levels, tau2: Array, midpoint: bool) -> tuple:
     """x_t = (α_t/α_s) x_s - (1+τ²) σ_t sum_j E_j int e^{h-u} l_j du + noise.
 
     The noise is τ σ_t sqrt(e^{2h} - 1) z, which does not vanish at sigma_t = 0.
     """
     xp = namespace(lv.alpha, tau2)
-    if isinstance(lv.sigma, np.ndarray) and sde.is_noisy(tau2):
+    if isinstance(lv.sigma, np.ndarray) and is_noisy(tau2):
         if (lv.sigma == 0).any():
             raise ValueError(
                 "prediction='noise' with tau2 > 0 cannot step into sigma = 0: its "
@@ -216,7 +225,7 @@ def _noise_form(lv, tau2, midpoint: bool) -> tuple:
             )
     ratio = keep_factor(lv, "noise")
     # tau sigma_t sqrt(e^{2h} - 1), written without e^h
-    noise = sde.root(tau2 * ((ratio * lv.sigma[:-1]) ** 2 - lv.sigma[1:] ** 2))
+    noise = root(tau2 * ((ratio * lv.sigma[:-1]) ** 2 - lv.sigma[1:] ** 2))
 
     def weights(rows: np.ndarray, count: int) -> Array:
         a = 1 + tau2[rows]

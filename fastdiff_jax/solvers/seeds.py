@@ -1,15 +1,19 @@
 """SEEDS: exponential Runge-Kutta for the reverse SDEs, stage noise composed exactly.
 
-With z = (1 + tau2) h, every stage at lambda_s + r h is (sigma_r / sigma_s) e^{-tau2 r h}
-x_s + alpha_r sum_k w_k D_k + sigma_r n_r, where n_r is the start of the step's own
-noise: n <- e^{-tau2 dr h} n + sqrt(1 - e^{-2 tau2 dr h}) z. Gonzalez et al. 2023
+With z = (1 + tau2) h, a stage at lambda_s + r h is (sigma_r / sigma_s) e^{-tau2 r h}
+x_s + alpha_r sum_k w_k D_k + sigma_r n, where n is the start of the step's own noise: n <- e^{-tau2 dr h} n + sqrt(1 - e^{-2 tau2 dr h}) z. Gonzalez et al. 2023
 (2305.14267).
 """
 
 from .. import plan
 from ..numerics import levels, phi
 from ..typing import Array, ArrayLike, Process
-from . import _stochastic as sde
+from ._stochastic import (
+    per_step,
+    staged,
+    stages_of,
+    with_stages,
+)
 
 __all__ = ["seeds"]
 
@@ -56,7 +60,7 @@ def seeds(
     if not 0 < r < last:
         raise ValueError(f"r must lie in (0, {last:.3g}) for order {order}, got {r}.")
     lv = levels(process, ts)
-    tau2, rows = sde.per_step(lv, tau2), sde.with_stages(lv)
+    tau2, rows = per_step(lv, tau2), with_stages(lv)
     lam, h = lv.lam[rows], lv.h[rows]
     z = (1 + tau2[rows]) * h
     fractions = (0.0, r) if order == 2 else (0.0, r, last)
@@ -72,5 +76,5 @@ def seeds(
     if order == 3:
         first, third = line(1.0, last)
         unit = [unit[0], line(last, r), (first, 0 * z, third)]
-    legs = sde.stages_of(lv, tau2, rows, stages, fractions, unit, noise_scale)
-    return sde.staged(lv, tau2, rows, legs, noise_scale)
+    legs = stages_of(lv, tau2, rows, stages, fractions, unit, noise_scale)
+    return staged(lv, tau2, rows, legs, noise_scale)
