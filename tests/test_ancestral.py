@@ -15,7 +15,7 @@ from . import mixture as m
 from .oracles import ancestral as loop
 
 S = fd.solvers
-VP = m.PROCESSES["vp"]
+VP, EDM = m.PROCESSES["vp"], m.PROCESSES["edm"]
 START = np.linspace(-2, 2, 7)
 VARIANCE = 0.3
 
@@ -166,10 +166,14 @@ def test_traced_times_give_the_same_weights(name):
     make = getattr(S, name)
     same(jax.jit(lambda t: make(VP, t))(jnp.asarray(ts)), make(VP, ts), 1e-9)
     total = lambda t: jnp.sum(make(VP, t).rows.advance.noise)  # noqa: E731
-    assert np.isfinite(jax.grad(total)(jnp.asarray(ts))).all()
+    assert np.isfinite(jax.jit(jax.grad(total))(jnp.asarray(ts))).all()
 
 
-def test_traced_euler_maruyama():
+def test_traced_options():
+    ts = grid(EDM, clean=True)
+    for make in (S.euler_ancestral, S.dpm2_ancestral):
+        traced = jax.jit(lambda v, make=make: make(EDM, ts, eta=v))(0.5)
+        same(traced, make(EDM, ts, eta=0.5), 1e-9)
     ts = grid(VP)
     traced = jax.jit(lambda t, v: S.euler_maruyama(VP, t, tau2=v))
     same(traced(jnp.asarray(ts), 0.5), S.euler_maruyama(VP, ts, tau2=0.5), 1e-9)

@@ -261,8 +261,8 @@ def test_times_per_element():
         (dict(predictor_order=0), "predictor_order in 1..6, got 0"),
         (dict(predictor_order=7), "predictor_order in 1..6, got 7"),
         (dict(corrector_order=-1), "corrector_order in 0..6, got -1"),
-        (dict(tau=-0.5), "tau must be >= 0 .* got -0.5"),
-        (dict(tau=np.ones(5)), r"one per step, shape \(4,\), got shape \(5,\)"),
+        (dict(tau=-0.5), "tau must be finite and >= 0 .* got -0.5"),
+        (dict(tau=np.ones(5)), r"one value per step, shape \(4,\); got shape \(5,\)"),
         (dict(prediction="v"), "prediction must be 'data' or 'noise', got 'v'"),
     ],
 )

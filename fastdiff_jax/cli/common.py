@@ -56,11 +56,12 @@ def make_plan(
     if nfe < 1:
         raise ValueError(f"--nfe must be >= 1, got {nfe}.")
     options: dict[str, Any] = {}
-    for name, value in (("order", order), ("eta", eta)):
+    noise = entry.stochastic[0] if entry.stochastic else "eta"  # eta, tau, tau2...
+    for flag, name, value in (("order", "order", order), ("eta", noise, eta)):
         if value is None:
             continue
         if name not in inspect.signature(entry.build).parameters:
-            raise ValueError(f"solver {solver!r} has no option --{name}; leave it out.")
+            raise ValueError(f"solver {solver!r} has no option --{flag}; leave it out.")
         options[name] = value
     if order is not None and entry.orders and order not in entry.orders:
         raise ValueError(

@@ -19,7 +19,7 @@ def command(
     grid: Annotated[str, typer.Option(help="How the steps are placed.")] = "log_snr",
     process: Annotated[str, typer.Option(help="The noise process.")] = "vp_linear",
     eta: Annotated[
-        float | None, typer.Option(help="Noise of stochastic solvers, 0..1.")
+        float | None, typer.Option(help="The solver's own noise option: eta, tau, ...")
     ] = None,
     to_zero: Annotated[
         bool, typer.Option("--to-zero", help="End exactly at sigma = 0.")

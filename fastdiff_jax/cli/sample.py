@@ -28,7 +28,7 @@ def command(
     num: Annotated[int, typer.Option(help="Number of samples.")] = 64,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     eta: Annotated[
-        float | None, typer.Option(help="Noise of stochastic solvers, 0..1.")
+        float | None, typer.Option(help="The solver's own noise option: eta, tau, ...")
     ] = None,
     to_zero: Annotated[
         bool, typer.Option("--to-zero", help="End exactly at sigma = 0.")

@@ -20,12 +20,13 @@ def command() -> None:
             _span(list(solver.orders)) or "-",
             _span([solver.order(p) for p in solver.orders or (0,)]),
             str(solver.calls),
-            ", ".join(f"--{option}" for option in solver.stochastic) or "-",
+            ", ".join(solver.stochastic) or "-",
             solver.paper,
         )
     Console().print(table)
     Console().print(
-        "accuracy: order of convergence; calls: network evaluations per step"
+        "accuracy: order of convergence; calls: network evaluations per step; noise: "
+        "the option that --eta sets"
     )
 
 

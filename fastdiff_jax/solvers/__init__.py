@@ -186,8 +186,8 @@ SOLVERS: dict[str, Solver] = {
     "res_3": Solver(res_3, _fixed(3), (), 3, (), "Zhang 2023, 2308.02157"),
     "rho_rk": Solver(rho_rk, _fixed(3), (), 3, (), "Zhang 2023, 2204.13902"),
     "s_pndm": Solver(s_pndm, _fixed(2), (), 1, (), "Liu 2022, 2202.09778"),
-    "sa_solver": Solver(  # predictor 3, corrector 4
-        sa_solver, _fixed(4), (), 1, ("tau",), "Xue 2023, 2309.05019"
+    "sa_solver": Solver(  # order 4 without noise
+        sa_solver, _fixed(2), (), 1, ("tau",), "Xue 2023, 2309.05019"
     ),
     "sde_dpmpp_1": Solver(
         sde_dpmpp_1, _fixed(1), (), 1, ("tau2",), "Lu 2022, 2211.01095"
@@ -198,8 +198,8 @@ SOLVERS: dict[str, Solver] = {
     "sde_dpmpp_3m": Solver(  # order 3 without noise
         sde_dpmpp_3m, _fixed(2), (), 1, ("tau2",), "Lu 2022, 2211.01095"
     ),
-    "seeds": Solver(  # order 3 has 3 stages, and order 3 without noise
-        seeds, _fixed(2), (2, 3), 3, ("tau2",), "Gonzalez 2023, 2305.14267"
+    "seeds": Solver(  # order=3: 3 calls per step, and order 3 without noise
+        seeds, _fixed(2), (2, 3), 2, ("tau2",), "Gonzalez 2023, 2305.14267"
     ),
     "unipc": Solver(
         unipc, lambda p: p + 1, (1, 2, 3, 4), 1, (), "Zhao 2023, 2302.04867"

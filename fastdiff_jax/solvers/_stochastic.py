@@ -226,16 +226,11 @@ def staged(
     def join(parts: Sequence[Array]) -> Array:
         return xp.concatenate(parts, axis=0)[order]
 
-    def newest_first(leg: Leg) -> Array:
-        line = leg.weights[::-1]
-        zero = xp.zeros_like(line[0])
-        return xp.stack([*line, *[zero] * (count - len(line))], axis=1)
-
     def only(mask: np.ndarray, w: Array, other: float = 0.0) -> Array:
         return xp.where(mask.reshape((-1,) + (1,) * (w.ndim - 1)), w, other)
 
     keep = join([leg.keep for leg in all_legs])
-    weights = join([newest_first(leg) for leg in all_legs])
+    weights = join([_newest_first(leg, count) for leg in all_legs])
     scale, decay, draw = (
         join([getattr(leg, name) for leg in all_legs])
         for name in ("scale", "decay", "draw")
@@ -262,6 +257,14 @@ def staged(
         predict=predict,
         register=plan.Register(decay, draw) if noisy else None,
     )
+
+
+def _newest_first(leg: Leg, count: int) -> Array:
+    """A leg's weights as (M, count, ...), zero for the stages after it."""
+    line = leg.weights[::-1]
+    xp = namespace(*line)
+    zero = xp.zeros_like(line[0])
+    return xp.stack([*line, *[zero] * (count - len(line))], axis=1)
 
 
 def _alone(lv: Levels, tau2: Array, rows: np.ndarray, noise_scale: float) -> Leg:

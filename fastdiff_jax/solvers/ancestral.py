@@ -93,15 +93,16 @@ def dpm2_ancestral(
         >>> fd.solvers.dpm2_ancestral(process, fd.grids.edm(process, 10)).nfe
         19
 
-    Reference: Lu et al. 2022 (2206.00927), DPM-Solver-2; k-diffusion.
+    Reference: Lu et al. 2022 (2206.00927); k-diffusion.
     """
     lv = levels(process, ts)
     plan.basis(plan.take(lv, slice(None, -1)), "noise")  # alpha = 0 fails here, by name
     eta, s_noise = _factors(eta, s_noise)
     share, up, full = _split(lv, eta)
-    single = full | (lv.sigma[1:] == 0)  # rho_down is 0: there is nothing in between
-    single = single if isinstance(single, np.ndarray) else np.zeros(single.shape, bool)
-    single = single.reshape(lv.steps, -1).any(axis=1)
+    single = np.zeros(lv.steps, bool)  # rho_down is 0: there is nothing in between
+    for zero in (full, lv.sigma[1:] == 0):
+        if isinstance(zero, np.ndarray):
+            single |= zero.reshape(lv.steps, -1).any(axis=1)
     made, step, closes = _dpm2_rows(process, lv, share, single)
     if not _random(eta):
         return made
@@ -202,8 +203,8 @@ def ddpm(process: Process, ts: ArrayLike, *, variance: str = "posterior") -> pla
     share, up, _ = _split(lv, np.ones(()))
     xp = namespace(share)
     keep = share * lv.sigma[1:] / lv.sigma[:-1]
-    large = variance == "large"
-    scale = xp.where(large & (lv.sigma[1:] > 0), lv.sigma[:-1], lv.sigma[1:])
+    large = (variance == "large") & (lv.sigma[1:] > 0)
+    scale = xp.where(large, lv.sigma[:-1], lv.sigma[1:])
     return plan.multistep(
         lv,
         prediction="data",
@@ -234,8 +235,7 @@ def _random(amount: Array) -> bool:
 
 def _split(lv: Levels, eta: Array) -> tuple[Array, Array, Array]:
     """rho_down / rho_t, rho_up / rho_t, and where rho_down is 0; (N, ...) each."""
-    xp, h = namespace(lv.lam, eta), lv.h
-    moves = h > 0
+    xp, h, moves = namespace(lv.lam, eta), lv.h, lv.h > 0
     lost = xp.where(moves, -xp.expm1(-2 * h), 1.0)
     full = moves & (eta**2 * lost >= 1)
     eta = xp.where(full | ~moves, 0.0, eta)

@@ -82,7 +82,8 @@ def edm_churn(
     own = lv.rho[:-1]
     xp = namespace(own)
     inside = (own >= s_min) & (own <= s_max)
-    gamma = xp.where(inside, min(s_churn / lv.steps, _MOST), 0.0)
+    most = min(s_churn / lv.steps, _MOST)
+    gamma = xp.where(inside, most, 0.0) if most > 0 else np.zeros(own.shape)
     moved = _raise(process, lv, gamma, s_noise)
     if compat is not None:
         return _late(lv, moved, compat)
@@ -123,9 +124,9 @@ def _raise(process: Process, lv: Levels, gamma: Array, s_noise: float) -> _Churn
     """The raised levels; a step without churn keeps its own to the last bit."""
     xp, own = namespace(lv.rho, gamma), lv.rho[:-1]
     quiet = gamma == 0
-    std = s_noise * own * xp.sqrt(gamma * (2 + gamma))
     if isinstance(quiet, np.ndarray) and quiet.all():
-        return _Churn(plan.take(lv, slice(None, -1)), std, own)
+        return _Churn(plan.take(lv, slice(None, -1)), gamma, own)
+    std = s_noise * own * xp.sqrt(gamma * (2 + gamma))
     time = process.half_log_snr_inverse(lv.lam[:-1] - xp.log1p(gamma))
     found = (time, process.alpha(time), process.sigma(time))
     kept = (lv.time, lv.alpha, lv.sigma)
@@ -208,10 +209,10 @@ def _with_noise(
 
     Anchor and point of the start get the same z: they are one state.
     """
+    if isinstance(moved.std, np.ndarray) and not moved.std.any():
+        return made
     std = moved.level.alpha * moved.std
     known = isinstance(std, np.ndarray)
-    if known and not std.any():
-        return made
     xp = namespace(std)
     rows, start = made.rows, None
     if not known or np.any(std[0]):
@@ -240,7 +241,7 @@ def _late(lv: Levels, moved: _Churn, predicts: str) -> plan.Plan:
         slope = own / moved.rho
         drawn = drawn * (1 + jump / moved.rho * own**2 / (1 + own**2))
     level = plan.take(lv, slice(None, -1))
-    random = not isinstance(drawn, np.ndarray) or bool(drawn.any())
+    random = not isinstance(moved.std, np.ndarray) or bool(moved.std.any())
     return plan.build(
         level,
         plan.take(lv, -1),

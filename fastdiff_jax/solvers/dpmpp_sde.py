@@ -103,10 +103,11 @@ def dpmpp_2s_ancestral(
     eta: ArrayLike = 1.0,
     noise_scale: float = 1.0,
 ) -> plan.Plan:
-    """DPM++ 2S ancestral. Order 2 at eta = 0, otherwise weak order 1, 2 calls.
+    """DPM++ 2S ancestral. Order 2 at eta = 0, otherwise 1, 2 calls per step.
 
     A midpoint step of the ODE from σ_s/α_s to σ_down, then noise σ_up:
-    σ_up = η sqrt(ρ_t² (ρ_s² - ρ_t²) / ρ_s²), σ_down² = ρ_t² - σ_up², ρ = σ/α.
+    σ_up = η sqrt(ρ_t² (ρ_s² - ρ_t²) / ρ_s²), σ_down² = ρ_t² - σ_up², ρ = σ/α. From a
+    given x_T the mean is of order 1; the law of Gaussian data comes out to order 2.
 
     Args:
         process: the path.

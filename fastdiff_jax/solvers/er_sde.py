@@ -25,6 +25,7 @@ from ..numerics import (
     step_orders,
 )
 from ..typing import Array, ArrayLike, Process
+from ._stochastic import root
 
 __all__ = ["er_sde"]
 
@@ -96,8 +97,7 @@ def er_sde(
         orders, lambda rows, p: _weights(lv, gain, keep, rows, p, compat), order
     )
     share = 1 - ratio**2
-    drawn = share > _ROUNDING
-    noise = lv.sigma[1:] * xp.where(drawn, xp.sqrt(xp.where(drawn, share, 1.0)), 0.0)
+    noise = lv.sigma[1:] * root(xp.where(share > _ROUNDING, share, 0.0))
     silent = isinstance(noise, np.ndarray) and not noise.any()
     return plan.multistep(
         lv,

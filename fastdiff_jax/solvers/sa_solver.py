@@ -21,7 +21,6 @@ import numpy as np
 from .. import plan
 from ..numerics import (
     Levels,
-    as_float,
     exp_adams_weights,
     exponential_weights,
     gather_columns,
@@ -32,6 +31,7 @@ from ..numerics import (
     step_orders,
 )
 from ..typing import Array, ArrayLike, Process
+from ._stochastic import exact_weights, is_noisy, keep_and_noise, per_step, root
 
 __all__ = ["sa_solver"]
 
@@ -76,8 +76,8 @@ def sa_solver(
         A plan of N rows, one draw per row.
 
     Raises:
-        ValueError: an order out of range, a negative tau or one per step of the wrong
-            length, or noise prediction at alpha = 0.
+        ValueError: an order out of range, a negative or infinite tau or one per step of
+            the wrong length, or noise prediction at alpha = 0.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -119,21 +119,7 @@ def _check_order(name: str, value: int, low: int) -> None:
 
 def _rate(tau: ArrayLike | Callable[[Array], ArrayLike], lv: Levels) -> Array:
     """tau^2 of each step, (N, ...)."""
-    _, (tau,) = as_float(tau(lv.time[:-1]) if callable(tau) else tau)
-    if isinstance(tau, np.ndarray) and not (tau >= 0).all():
-        raise ValueError(
-            f"tau must be >= 0 (0 = ODE, 1 = reverse SDE), got {float(tau.min()):g}. "
-            "It enters as tau^2: use abs(tau)."
-        )
-    if tau.ndim and tau.shape[0] != lv.steps:
-        raise ValueError(
-            f"tau must be a number or one per step, shape ({lv.steps},), got shape "
-            f"{tau.shape}. The grid has one time more than steps."
-        )
-    xp = namespace(tau, lv.alpha)
-    shape = lv.alpha[1:].shape
-    tau = tau.reshape(tau.shape + (1,) * (len(shape) - tau.ndim if tau.ndim else 0))
-    return xp.broadcast_to(tau**2, shape)
+    return per_step(lv, tau(lv.time[:-1]) if callable(tau) else tau, "tau") ** 2
 
 
 def _corrector_orders(lv: Levels, order: int, lower: bool) -> np.ndarray:
@@ -174,31 +160,25 @@ def _weights(
         share = a * h / 2 if ahead else -a * h**2 / (2 * lv.h[rows - 1])
         rest = -xp.expm1(-a * h) - share
         found = xp.stack([share, rest] if ahead else [rest, share], axis=-1)
-    else:  # a scales lambda: exponential Adams on stretched steps
-        nodes = history_nodes(lv.lam, rows, count - ahead)
-        if ahead:
-            nodes = xp.concatenate([h[..., None], nodes], axis=-1)
-        found = exp_adams_weights(a * h, a[..., None] * nodes, -1)
-    return lv.alpha[rows + 1][..., None] * found
+        return lv.alpha[rows + 1][..., None] * found
+    if not ahead:
+        return exact_weights(lv, rate, rows, count)
+    # a scales lambda: exponential Adams on stretched steps
+    nodes = history_nodes(lv.lam, rows, count - 1)
+    nodes = a[..., None] * xp.concatenate([h[..., None], nodes], axis=-1)
+    return lv.alpha[rows + 1][..., None] * exp_adams_weights(a * h, nodes, -1)
 
 
 def _transition(lv: Levels, rate: Array, prediction: str) -> tuple[Array, Array | None]:
     """Weights of the state and of z over each step; None where nothing is drawn."""
-    xp = namespace(lv.lam, rate)
-    keep, h = keep_factor(lv, prediction), lv.h
-    silent = isinstance(rate, np.ndarray) and not rate.any()
-    if prediction == "noise":
+    if prediction == "data":
+        ends = plan.take(lv, slice(None, -1)), plan.take(lv, slice(1, None))
+        keep, noise = keep_and_noise(*ends, rate, lv.h)
+    else:
         low, high = lv.rho[1:], lv.rho[:-1]
-        share = rate * (high - low) * (high + low)
-        drawn = share > 0  # sqrt has no slope at 0
-        root = xp.where(drawn, xp.sqrt(xp.where(drawn, share, 1.0)), 0.0)
-        return keep, None if silent else lv.alpha[1:] * root
-    # a state at alpha = 0 is forgotten if any noise is drawn: e^{-inf} = 0
-    decay = rate * xp.where(rate > 0, h, 0.0)
-    drawn = decay > 0  # sqrt has no slope at 0
-    share = xp.where(drawn, -xp.expm1(-2 * decay), 1.0)
-    noise = lv.sigma[1:] * xp.where(drawn, xp.sqrt(share), 0.0)
-    return keep * xp.exp(-decay), None if silent else noise
+        keep = keep_factor(lv, prediction)
+        noise = lv.alpha[1:] * root(rate * (high - low) * (high + low))
+    return keep, noise if is_noisy(rate) else None
 
 
 def _assemble(

@@ -1,8 +1,9 @@
 """SEEDS: exponential Runge-Kutta for the reverse SDEs, stage noise composed exactly.
 
 With z = (1 + tau2) h, a stage at lambda_s + r h is (sigma_r / sigma_s) e^{-tau2 r h}
-x_s + alpha_r sum_k w_k D_k + sigma_r n, where n is the start of the step's own noise: n <- e^{-tau2 dr h} n + sqrt(1 - e^{-2 tau2 dr h}) z. Gonzalez et al. 2023
-(2305.14267).
+x_s + alpha_r sum_k w_k D_k + sigma_r n. Its noise n is the start of the step's own:
+n <- e^{-tau2 dr h} n + sqrt(1 - e^{-2 tau2 dr h}) z from stage to stage. Gonzalez et
+al. 2023 (2305.14267).
 """
 
 from .. import plan
