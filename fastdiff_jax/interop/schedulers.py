@@ -81,29 +81,30 @@ def ipndm(settings: Settings, grid: Grid, options: Settings) -> Built:
 def _basis(name: str, settings: Settings) -> str:
     """'data' or 'noise' of a DPM-Solver's `algorithm_type`, and its limits."""
     kind = settings["algorithm_type"]
-    first = kind == "sde-dpmsolver++" and settings["solver_order"] == 1
-    if kind.startswith("sde") and not first:
+    noisy = kind.startswith("sde")
+    highest = 1 if noisy and name == "DPMSolverSinglestepScheduler" else 2
+    if noisy and settings["solver_order"] > highest:
         raise ValueError(
             f"algorithm_type={kind!r} with solver_order={settings['solver_order']} is "
-            "not supported; use 'dpmsolver++' or 'dpmsolver' (or 'sde-dpmsolver++' of "
-            "order 1)."
+            f"not supported by {name}; use solver_order <= {highest}, or "
+            f"{kind.removeprefix('sde-')!r}."
         )
     if settings["solver_order"] > 3:
         raise ValueError(
             f"solver_order must be 1, 2 or 3 for {name}, got "
             f"{settings['solver_order']}."
         )
-    if kind != "dpmsolver":  # 'deis' stands for the default
+    if kind.removeprefix("sde-") != "dpmsolver":  # 'deis' stands for the default
         return "data"
     if name.startswith("EDM"):
         raise ValueError(
             "algorithm_type must be 'dpmsolver++' for EDMDPMSolverMultistepScheduler, "
-            "got 'dpmsolver'."
+            f"got {kind!r}."
         )
     if settings["final_sigmas_type"] == "zero":
         raise ValueError(
-            "final_sigmas_type='zero' does not go with algorithm_type='dpmsolver'; "
-            "use 'sigma_min', or 'dpmsolver++'."
+            f"final_sigmas_type='zero' does not go with algorithm_type={kind!r}; "
+            f"use 'sigma_min', or {kind + '++'!r}."
         )
     return "noise"
 
@@ -120,9 +121,13 @@ def _dpm(name: str) -> Callable[[Settings, Grid, Settings], Built]:
             and options["steps"] < _FEW,
             "euler_at_final": settings.get("euler_at_final", False),
         }
-        if order == 1:  # with noise, the ancestral step
-            eta = float(settings["algorithm_type"].startswith("sde"))
-            made = solvers.ddim(grid.process, grid.ts, eta=eta)
+        noisy = settings["algorithm_type"].startswith("sde")
+        if order == 1 and noisy:
+            made = solvers.sde_dpmpp_1(grid.process, grid.ts, prediction=basis)
+        elif order == 1:
+            made = solvers.ddim(grid.process, grid.ts)
+        elif noisy:
+            made = solvers.sde_dpmpp_2m(grid.process, grid.ts, variant=form, **shared)
         elif order == 2:
             made = solvers.dpmpp_2m(grid.process, grid.ts, variant=form, **shared)
         else:
