@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from .. import models
 from ..guidance.thresholding import clip, dynamic_threshold
+from ..models.adapter import fit
 from ..typing import Array, Context, Denoiser, Process, PyTree
 from ._classes import EDM, SCALED
 
@@ -28,13 +29,8 @@ PREDICTIONS = {
 """The library's `prediction_type` in our words."""
 
 
-def _fit(value: Any, like: Array) -> Array:
-    value = jnp.asarray(value, like.real.dtype)
-    return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
-
-
 def _scaled(x: PyTree, scale: Any) -> PyTree:
-    return jax.tree.map(lambda v: v * _fit(scale, v), x)
+    return jax.tree.map(lambda v: v * fit(scale, v), x)
 
 
 @jax.tree_util.register_dataclass
@@ -82,7 +78,7 @@ class Preconditioned:
         out = jnp.asarray(self.sign, sigma.dtype) * sigma * spread * inverse
 
         def mixed(value: Array, found: Array) -> Array:
-            return _fit(skip, value) * value + _fit(out, value) * found
+            return fit(skip, value) * value + fit(out, value) * found
 
         return jax.tree.map(mixed, x, raw), carry
 

@@ -13,6 +13,7 @@ from .integrals import phi as phi
 from .levels import Levels as Levels
 from .levels import check_times as check_times
 from .levels import levels as levels
+from .levels import with_clean as with_clean
 from .mixing import history_terms as history_terms
 from .mixing import mix as mix
 from .mixing import scale as scale

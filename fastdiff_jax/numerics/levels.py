@@ -8,7 +8,7 @@ import numpy as np
 from ..typing import Array, ArrayLike, Process
 from .arrays import as_float, namespace
 
-__all__ = ["Levels", "check_times", "levels"]
+__all__ = ["Levels", "check_times", "levels", "with_clean"]
 
 
 class Levels(NamedTuple):
@@ -66,6 +66,13 @@ def levels(process: Process, ts: ArrayLike, name: str = "ts") -> Levels:
         return Levels(
             ts, process.alpha(ts), process.sigma(ts), process.half_log_snr(ts)
         )
+
+
+def with_clean(process: Process, lv: Levels) -> Levels:
+    """The levels with the clean time (sigma = 0) after them: one step more."""
+    xp = namespace(lv.time)
+    clean = xp.full_like(lv.time[:1], process.clean)
+    return levels(process, xp.concatenate([lv.time, clean]))
 
 
 def check_times(

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from .. import plan
-from ..numerics import Levels, levels, namespace, phi
+from ..numerics import Levels, levels, namespace, phi, with_clean
 from ..typing import Array, ArrayLike, Process
 
 __all__ = [
@@ -255,8 +255,7 @@ def assemble(
     orders = _finite(orders, outer)
     xp = namespace(outer.lam)
     if denoise:
-        end = xp.full_like(outer.time[:1], process.clean)
-        outer = levels(process, xp.concatenate([outer.time, end]))
+        outer = with_clean(process, outer)
         orders = np.append(orders, 1)
     width, begin = int(orders.max()), np.cumsum(orders) - orders
     parts, where = [], []

@@ -16,6 +16,7 @@ from ..numerics import (
     namespace,
     phi,
     step_orders,
+    with_clean,
 )
 from ..typing import Array, ArrayLike, Process
 
@@ -142,9 +143,7 @@ def _multistep(
         lv, order, lower_final=lower, final=1 if euler_at_final else None
     )
     if denoise:
-        xp = namespace(lv.time)
-        end = xp.full_like(lv.time[:1], process.clean)
-        lv = levels(process, xp.concatenate([lv.time, end]))
+        lv = with_clean(process, lv)
         orders = np.append(orders, 1)
 
     def weights(rows: np.ndarray, count: int) -> Array:

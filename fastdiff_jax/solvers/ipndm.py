@@ -19,6 +19,7 @@ from ..numerics import (
     levels,
     namespace,
     step_orders,
+    with_clean,
 )
 from ..typing import Array, ArrayLike, Process
 
@@ -143,9 +144,7 @@ def _grid(
         raise ValueError(f"{name} needs order in 1..4, got {order}.")
     lv = levels(process, ts)
     if denoise:
-        xp = namespace(lv.time)
-        clean = xp.full_like(lv.time[:1], process.clean)
-        lv = levels(process, xp.concatenate([lv.time, clean]))
+        lv = with_clean(process, lv)
     if compat:
         orders = np.minimum(order, np.arange(lv.steps) + 1)
     else:

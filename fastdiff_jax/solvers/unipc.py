@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import plan
-from ..numerics import levels, namespace, step_orders
+from ..numerics import levels, step_orders, with_clean
 from ..typing import ArrayLike, Process
 from ._unipc import assemble
 
@@ -79,8 +79,6 @@ def unipc(
     corrected[-1] = False  # the last step's end is never evaluated
     corrected[[i for i in disable_corrector if 0 <= i < lv.steps]] = False
     if denoise:
-        xp = namespace(lv.time)
-        end = xp.full_like(lv.time[:1], process.clean)
-        lv = levels(process, xp.concatenate([lv.time, end]))
+        lv = with_clean(process, lv)
         orders, corrected = np.append(orders, 1), np.append(corrected, False)
     return assemble(lv, orders, corrected, order, variant, prediction)
