@@ -357,3 +357,70 @@ def test_legacy_keys_are_taken():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(fd.solvers.ddim(VP, TS), start())
+
+
+def test_post_moves_the_state_after_each_row_and_knows_the_level():
+    plan, x = fd.solvers.ddim(VP, TS), start()
+    seen = []
+
+    def post(state, info, row, reached):
+        jax.debug.callback(lambda t, n: seen.append((float(t), float(n))), *(
+            reached.time, info.time))  # fmt: skip
+        moved = state.point + reached.sigma
+        return state._replace(anchor=moved, point=moved)
+
+    got = fd.sample(plan, net, x, post=post)
+    jax.effects_barrier()
+    np.testing.assert_allclose(sorted(t for t, _ in seen), sorted(TS[1:]))
+    np.testing.assert_allclose(sorted(n for _, n in seen), sorted(TS[:-1]))
+    want = x
+    for i in range(plan.length):
+        part = fd.plan.slice_rows(plan, i, i + 1)
+        want = fd.sample(part, net, want) + VP.sigma(TS[i + 1])
+    np.testing.assert_allclose(got, want, rtol=1e-13)
+
+
+def test_a_post_or_noise_that_is_a_pytree_does_not_recompile():
+    traces = []
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Shift:
+        by: float
+
+        def __call__(self, state, info, row, reached):
+            traces.append(1)
+            return state._replace(anchor=state.anchor + self.by)
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Table:
+        values: object
+
+        def __call__(self, row, like):
+            return self.values[row]
+
+    plan, x = fd.solvers.ddim(VP, TS, eta=1.0), start()
+    outs = []
+    for k in range(3):
+        table = Table(jnp.full((5, 4, 3), float(k)))
+        outs.append(fd.sample(plan, net, x, noise=table, post=Shift(0.0 * k)))
+    assert len(traces) == 1
+    np.testing.assert_allclose(outs[2] - outs[1], outs[1] - outs[0], atol=0.2)
+    assert np.abs(outs[1] - outs[0]).max() > 0.1
+
+
+def test_side_noise_is_a_stream_of_its_own():
+    key = jax.random.split(jax.random.key(0), 4)
+    x = start()
+    parts = [
+        fd.engine.normal(key, 3, x),
+        fd.engine.side_noise(key, 3, x),
+        fd.engine.side_noise(key, 3, x, stream=1),
+        fd.engine.side_noise(key, 4, x),
+    ]
+    for i, a in enumerate(parts):
+        for b in parts[:i]:
+            assert not np.allclose(a, b)
+    one = fd.engine.side_noise(key[2], 3, x[2])
+    np.testing.assert_array_equal(parts[1][2], one)

@@ -1,5 +1,6 @@
 """Random numbers, a function of (sample key, row), and the noise to start from."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 
 from ..typing import Array, Key, PyTree
 
-__all__ = ["START", "keys_of", "needed", "normal", "prior"]
+__all__ = ["START", "keys_of", "needed", "normal", "prior", "side_noise"]
 
 START, _PRIOR = 2**32 - 2, 2**32 - 1  # row numbers no plan reaches: own noise streams
+_SIDE = 2**32 - 3
 
 
 def _batched(x: PyTree) -> int | None:
@@ -55,6 +57,22 @@ def normal(key: Key, row: Any, like: PyTree) -> PyTree:
         return jax.vmap(lambda k: draw(k, number, value.shape[1:], value.dtype))(key)
 
     return structure.unflatten([leaf(i, v) for i, v in enumerate(leaves)])
+
+
+def side_noise(key: Key | None, row: Any, like: PyTree, stream: int = 0) -> PyTree:
+    """Standard normal noise beside a row's own z, for moves after the row.
+
+    Args:
+        key: the state's key.
+        row: the row's index.
+        like: a tree whose shapes and dtypes the noise takes.
+        stream: one number per use in a row.
+    """
+    key = needed(key)
+    for number in (_SIDE, stream):
+        fold = partial(jax.random.fold_in, data=number)
+        key = fold(key) if key.ndim == 0 else jax.vmap(fold)(key)
+    return normal(key, row, like)
 
 
 def prior(

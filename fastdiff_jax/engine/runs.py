@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..plan import Plan, Row
+from ..plan import Level, Plan, Row
 from ..typing import Context, Denoiser, Key, NoiseSource, PyTree
 from .noise import needed
 from .rows import floating, init, level_of, step
 from .state import Info, State
 
-__all__ = ["run", "sample"]
+__all__ = ["Post", "run", "sample"]
+
+Post = Callable[[State, Info, Row, Level], State]
+"""A move after each row: (state, info, row, level reached) -> state."""
 
 
 def _rows_noise(noise: NoiseSource, plan: Plan) -> tuple[PyTree, PyTree]:
@@ -48,6 +51,7 @@ def run(
     *,
     noise: NoiseSource | None = None,
     collect: Callable[[State, Info], PyTree] | None = None,
+    post: Post | None = None,
     checkpoint: bool = False,
     progress: Callable[[int, int], None] | None = None,
     preview: Callable[[int, int, PyTree], None] | None = None,
@@ -61,6 +65,9 @@ def run(
         noise: recorded noise with a leading axis of rows, or a function
             (row index, tree like x) -> z; None draws from the state's keys.
         collect: (state after the row, info) -> what to keep of each row.
+        post: (state after the row, info, row, level it reached) -> state: a move after
+            each row, such as setting known pixels or a Langevin step. It may draw
+            noise with `engine.side_noise`.
         checkpoint: recompute the rows in reverse mode instead of storing them.
         progress: called on the host as (rows done, rows), in order.
         preview: called on the host as (rows done, rows, denoised), in order.
@@ -72,11 +79,13 @@ def run(
     # a plan that continues another still counts its own rows
     first, total = plan.rows.index[0], plan.length
 
-    def body(state: State, each: tuple[Row, PyTree]) -> tuple[State, PyTree]:
-        row, z = each
+    def body(state: State, each: tuple[Row, Level, PyTree]) -> tuple[State, PyTree]:
+        row, reached, z = each
         if callable(noise):
             z = noise(row.index, state.point)
         after, info = step(state, row, denoiser, noise=z, matrix=plan.matrix)
+        if post is not None:
+            after = post(after, info, row, reached)
         if progress is not None:
             _tell(lambda i: progress(int(i) + 1, total), row.index - first)
         if preview is not None:
@@ -90,7 +99,18 @@ def run(
     if checkpoint:
         body = jax.checkpoint(body)
     recorded = None if callable(noise) else noise
-    return jax.lax.scan(body, state, (plan.rows, recorded))
+    reached = None if post is None else _reached(plan, state.point)
+    return jax.lax.scan(body, state, (plan.rows, reached, recorded))
+
+
+def _reached(plan: Plan, x: PyTree) -> Level:
+    """Where each row's point stands: the level of the row after it."""
+
+    def shifted(level: Any, end: Any) -> Any:
+        return jnp.concatenate([jnp.asarray(level)[1:], jnp.asarray(end)[None]])
+
+    after = jax.tree.map(shifted, plan.rows.level, plan.end)
+    return level_of(plan.rows._replace(level=after), x).level
 
 
 def _tell(function: Callable, *values: Any) -> None:
@@ -121,10 +141,12 @@ def _sample(
     x: PyTree,
     key: Key | None,
     noise: Any,
+    post: Any,
     options: "_Options",
 ) -> PyTree:
     denoiser = options.denoiser if denoiser is None else denoiser
-    noise = options.noise if options.noise is not None else noise
+    noise = options.noise if noise is None else noise
+    post = options.post if post is None else post
     first = None
     if noise is not None and not callable(noise):
         noise = jax.tree.map(jnp.asarray, noise)
@@ -142,6 +164,7 @@ def _sample(
         state,
         noise=noise,
         collect=options.collect,
+        post=post,
         checkpoint=options.checkpoint,
         progress=options.progress,
         preview=options.preview,
@@ -153,7 +176,8 @@ class _Options(NamedTuple):
     """What is static in a compiled run."""
 
     denoiser: Any = None  # a plain function; one that is a pytree is an argument
-    noise: Any = None  # a function; recorded noise is an argument
+    noise: Any = None  # likewise
+    post: Any = None  # likewise
     collect: Any = None
     checkpoint: bool = False
     progress: Any = None
@@ -172,6 +196,7 @@ def sample(
     noise: NoiseSource | None = None,
     controls: PyTree = None,
     collect: Callable[[State, Info], PyTree] | None = None,
+    post: Post | None = None,
     checkpoint: bool = False,
     progress: Callable[[int, int], None] | None = None,
     preview: Callable[[int, int, PyTree], None] | None = None,
@@ -190,10 +215,12 @@ def sample(
         key: a key, or one per sample. Only stochastic plans need it. The noise is a
             function of (sample key, row): sample i is the same at any batch size.
         noise: recorded noise with a leading axis of rows, or a function
-            (row index, tree like x) -> z, instead of drawing it.
+            (row index, tree like x) -> z, instead of drawing it; see `fd.brownian`.
         controls: per-row values for the denoiser, a tree with the rows' leading axis;
             replaces the plan's own.
         collect: (state, info) -> what to keep of each row.
+        post: (state, info, row, level reached) -> state, a move after each row, see
+            `run`.
         checkpoint: in reverse mode, recompute rows instead of storing them.
         progress: host function (rows done, rows), called in order.
         preview: host function (rows done, rows, denoised), called in order.
@@ -218,31 +245,28 @@ def sample(
     if controls is not None:
         _check_controls(controls, plan)
         plan = _with_controls(plan, controls)
-    check_plan = getattr(denoiser, "check_plan", None)
-    if check_plan is not None:
-        check_plan(plan)
-    as_argument = not jax.tree_util.all_leaves([denoiser])
-    noise_function = noise if callable(noise) else None
-    options = _Options(
-        None if as_argument else denoiser,
-        noise_function,
-        collect,
-        checkpoint,
-        progress,
-        preview,
+    for part in (denoiser, noise, post):
+        check_plan = getattr(part, "check_plan", None)
+        if check_plan is not None:
+            check_plan(plan)
+    parts, options = {}, {}
+    for name, part in {"denoiser": denoiser, "noise": noise, "post": post}.items():
+        # a function is compiled in; a pytree, callable or not, is an argument
+        function = callable(part) and jax.tree_util.all_leaves([part])
+        parts[name] = None if function else part
+        options[name] = part if function else None
+    static = _Options(
+        **options,
+        collect=collect,
+        checkpoint=checkpoint,
+        progress=progress,
+        preview=preview,
     )
     try:
-        hash(options)
+        hash(static)
     except TypeError:  # an unhashable callable cannot key the cache
-        return _sample(plan, denoiser, x, key, noise, options)
-    return _compiled(
-        plan,
-        denoiser if as_argument else None,
-        x,
-        key,
-        None if noise_function else noise,
-        options,
-    )
+        return _sample(plan, x=x, key=key, options=static, **parts)
+    return _compiled(plan, x=x, key=key, options=static, **parts)
 
 
 def _with_controls(plan: Plan, controls: PyTree) -> Plan:
