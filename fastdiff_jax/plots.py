@@ -1,7 +1,6 @@
 """Figures. matplotlib is imported when a figure is drawn, never before."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .analysis import Report
+from .files import write_whole
 
 __all__ = ["plot_analysis", "pyplot", "save"]
 
@@ -64,14 +64,9 @@ def save(figure: Any, path: str | os.PathLike) -> Path:
     if target.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, got {str(path)!r}.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(suffix=".png", dir=target.parent)
-    os.close(handle)
     try:
-        figure.savefig(scratch, dpi=150)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, target)
+        write_whole(target, lambda file: figure.savefig(file, format="png", dpi=150))
     finally:
-        Path(scratch).unlink(missing_ok=True)
         pyplot().close(figure)
     return target
 

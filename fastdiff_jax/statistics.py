@@ -13,7 +13,6 @@ l = σ² / (α² v + σ²), s = 0, b = 2 m l (1 - l), and one step is exact.
 
 import dataclasses
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ import jax
 import numpy as np
 
 from ._statistics_run import Run, slope_over_nodes
+from .files import write_whole
 from .typing import ArrayLike, Denoiser, Key, Process, PyTree
 
 __all__ = ["Statistics", "degenerated", "estimate", "from_arrays", "load", "save"]
@@ -141,15 +141,7 @@ def _whole(value: Any, name: str, lowest: int) -> int:
 
 def _write(path: str | os.PathLike[str], **arrays: Any) -> None:
     """An npz file that appears whole or not at all."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, lambda file: np.savez(file, **arrays))
 
 
 def _read(path: str | os.PathLike[str], kind: str) -> dict[str, np.ndarray]:

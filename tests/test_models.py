@@ -251,3 +251,24 @@ def test_digits_agree_with_their_labels():
     out = np.asarray(fd.sample(plan, guided, x))
     assert out.dtype == np.float32
     assert judge.score((out.reshape(-1, 64) + 1) * 8, labels) >= 0.97
+
+
+def test_a_plan_of_another_process_is_refused():
+    vp, other = fd.processes.vp_linear(), fd.processes.vp_linear(0.1, 10.0)
+    model = fd.models.denoiser(lambda x, t: x, vp, prediction="noise")
+    x, ts = jnp.ones((2, 3)), fd.grids.log_snr(other, 4)
+    plan = fd.solvers.ddim(other, ts)
+    with pytest.raises(
+        ValueError, match="plan must be built for the model's process: "
+    ):
+        fd.sample(plan, model, x)
+    guided = fd.guidance.cfg(
+        fd.models.denoiser(lambda x, t, c: x, vp, prediction="noise"),
+        2.0,
+        condition=jnp.ones(2),
+        null=0.0,
+    )
+    with pytest.raises(ValueError, match=r"row 0, time 1, the plan has alpha = 0\."):
+        fd.sample(plan, guided, x)
+    # a network that is told its times needs no common clock
+    fd.sample(plan, model, x, controls={"model_time": np.linspace(1, 0.1, 4)})

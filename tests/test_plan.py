@@ -174,3 +174,18 @@ def test_phi_functions(k):
         np.testing.assert_allclose(
             phi(k, z), quad(f, 0, 1, epsabs=1e-15)[0], rtol=3e-13
         )
+
+
+def test_a_killed_write_leaves_the_old_file(tmp_path):
+    from fastdiff_jax.files import write_whole
+
+    target = tmp_path / "plan.json"
+    write_whole(target, lambda f: f.write(b"old"))
+
+    def killed(file):
+        file.write(b"ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(target, killed)
+    assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from store import write_whole
 
 import fastdiff_jax as fd
 from fastdiff_jax.data import digits_data
+from fastdiff_jax.files import write_whole
 from fastdiff_jax.models import digits
 
 PROCESS = fd.processes.vp_linear()

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from cases import END, PROCESS, Case
 from sklearn.svm import SVC
-from store import write_whole
 
 import fastdiff_jax as fd
 from fastdiff_jax.data import digits_data
+from fastdiff_jax.files import write_whole
 
 # ------------------------------------------------------------------------------- plans
 

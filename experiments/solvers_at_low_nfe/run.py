@@ -29,7 +29,9 @@ import report  # noqa: E402
 from cases import digits_case, patches_case  # noqa: E402
 from contest import Judge, reference_of  # noqa: E402
 from stages import Run, run_case  # noqa: E402
-from store import Store, write_whole  # noqa: E402
+from store import Store  # noqa: E402
+
+from fastdiff_jax.files import write_whole  # noqa: E402
 
 # ---------------------------------------------------------------------------- settings
 SETTINGS: dict[str, Any] = {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from fastdiff_jax.files import write_whole
 
 
 class Store:
@@ -24,11 +24,3 @@ class Store:
         self.rows |= {row["key"]: row for row in rows}
         text = "".join(json.dumps(row) + "\n" for row in self.rows.values())
         write_whole(self.path, lambda f: f.write(text.encode()))
-
-
-def write_whole(path: Path, write: Callable[[Any], Any]) -> None:
-    """Write a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        write(file)
-    os.replace(temporary, path)

@@ -1,14 +1,11 @@
-"""What commands share: parsing of choices, plans by name, whole-file writing."""
+"""What commands share: parsing of choices, plans by name."""
 
 import difflib
 import inspect
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PROCESSES", "make_plan", "parse_labels", "refuse_overwrite", "write_whole"]
+__all__ = ["PROCESSES", "make_plan", "parse_labels", "refuse_overwrite"]
 
 PROCESSES = ("vp_linear", "vp_cosine", "sub_vp", "ve", "edm", "flow", "vp_discrete")
 
@@ -112,16 +109,3 @@ def refuse_overwrite(paths: list[Path], force: bool) -> None:
     there = [str(p) for p in paths if p.exists()]
     if there and not force:
         raise ValueError(f"{', '.join(there)} exists; pass --force to replace it.")
-
-
-def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Write through a temporary neighbour: the file appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

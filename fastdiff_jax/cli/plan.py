@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .common import make_plan, make_process, refuse_overwrite, write_whole
+from ..files import write_whole
+from .common import make_plan, make_process, refuse_overwrite
 
 __all__ = ["command"]
 

@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from .common import make_plan, parse_labels, refuse_overwrite, write_whole
+from ..files import write_whole
+from .common import make_plan, parse_labels, refuse_overwrite
 
 __all__ = ["command"]
 

@@ -117,18 +117,41 @@ class Model:
         return time
 
     def check_plan(self, plan: Any) -> None:
-        """ValueError where this kind of prediction does not give the data."""
-        alpha = plan.rows.level.alpha
-        if self.prediction not in ("noise", "score") or not isinstance(
-            alpha, np.ndarray
-        ):
+        """ValueError for another process' plan, or where the data cannot be told."""
+        level = plan.rows.level
+        if not all(isinstance(v, np.ndarray) for v in (level.time, level.alpha)):
             return
-        if (alpha == 0).any():
-            row = int(np.argwhere(alpha == 0)[0][0])
+        if self.prediction in ("noise", "score") and (level.alpha == 0).any():
+            row = int(np.argwhere(level.alpha == 0)[0][0])
             raise ValueError(
                 f"a {self.prediction} prediction says nothing about the data where "
-                f"alpha = 0, as at row {row}, time {plan.rows.level.time[row]:g}. "
+                f"alpha = 0, as at row {row}, time {level.time[row]:g}. "
                 "Start the grid a little later, or use a v, velocity or data model."
+            )
+        _check_process(self.process, level, plan.rows.controls)
+
+
+def _check_process(process: Any, level: Any, controls: PyTree) -> None:
+    """Raise ValueError where the plan's levels are not the process' at its times."""
+    told = isinstance(controls, dict) and "model_time" in controls
+    constants = jax.tree.leaves(process)
+    if (
+        process is None
+        or told
+        or any(isinstance(c, jax.core.Tracer) for c in constants)
+    ):
+        return
+    host = jax.tree.map(np.asarray, process)
+    found = np.asarray(host.alpha(level.time)), np.asarray(host.sigma(level.time))
+    for name, own, has in zip(("alpha", "sigma"), found, level[1:], strict=True):
+        off = ~(np.abs(own - has) <= 1e-6 * (1 + np.abs(has)))
+        if off.any():
+            at = tuple(int(i) for i in np.argwhere(off)[0])
+            raise ValueError(
+                f"plan must be built for the model's process: at row {at[0]}, time "
+                f"{level.time[at]:.6g}, the plan has {name} = {has[at]:.6g} and "
+                f"{type(process).__name__} has {own[at]:.6g}. Build both with one "
+                "process, or give the network its times as controls['model_time']."
             )
 
 

@@ -3,13 +3,13 @@
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from ..files import write_whole
 from . import core
 from .checks import validate
 from .core import Plan
@@ -115,16 +115,8 @@ def from_json(text: str, source: str = "plan JSON") -> Plan:
 
 def save(plan: Plan, path: str | os.PathLike[str]) -> None:
     """Write a plan to a file; the file appears whole or not at all."""
-    path = Path(path)
-    text = to_json(plan)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    text = to_json(plan).encode()
+    write_whole(path, lambda file: file.write(text))
 
 
 def load(path: str | os.PathLike[str]) -> Plan:
