@@ -342,3 +342,47 @@ BAD = [
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["vp", "edm", "flow"])
+def test_fast_with_ancestral_noise_converges_to_the_law(name):
+    """Second-order noise-free moves and the ancestral split: the law to order 1."""
+    process = m.PROCESSES[name]
+    gaps = []
+    for n in (40, 80):
+        ts = m.times_between(process, n)
+        plan = fd.solvers.dpm_solver_fast(
+            process, ts, orders=[2] * n, inner="log_snr", prediction="data", eta=1.0
+        )
+        assert plan.stochastic
+        found = fd.analysis.gaussian_error(
+            plan, 1.0, 0.25, exact_start=True, target="level"
+        )
+        gaps.append(
+            abs(found.variance[0] - found.target_variance[0])
+            + abs(found.mean[0] - found.target_mean[0])
+        )
+    assert 0.7 < np.log2(gaps[0] / gaps[1]) < 2.3 and gaps[1] < 0.02
+
+
+def test_fast_with_ancestral_noise_never_passes_the_end():
+    """The last step is drawn to the grid's end, so it adds nothing there."""
+    ts = m.times_between(m.PROCESSES["edm"], 6)
+    plan = fd.solvers.dpm_solver_fast(
+        m.PROCESSES["edm"], ts, orders=[2] * 6, inner="log_snr", eta=1.0
+    )
+    noise = np.asarray(plan.rows.advance.noise)
+    assert noise[-1] == 0 and (noise[1:-1:2] > 0).all() and (noise[::2] == 0).all()
+    still = fd.solvers.dpm_solver_fast(
+        m.PROCESSES["edm"], ts, orders=[2] * 6, inner="log_snr", eta=0.0
+    )
+    assert not still.stochastic
+
+
+@pytest.mark.parametrize(
+    "bad", [{"eta": 1.5, "inner": "log_snr"}, {"eta": 1.0}, {"eta": -0.1}]
+)
+def test_fast_refuses_noise_it_cannot_add(bad):
+    process = m.PROCESSES["vp"]
+    with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\]"):
+        fd.solvers.dpm_solver_fast(process, m.times_between(process, 6), **bad)

@@ -12,6 +12,7 @@ import numpy as np
 from .. import plan
 from ..numerics import Levels, levels
 from ..typing import ArrayLike, Process
+from ._ancestral_fast import with_ancestral_noise
 from ._singlestep import (
     Inner,
     assemble,
@@ -132,6 +133,8 @@ def dpm_solver_fast(
     prediction: str = "noise",
     compat: bool = False,
     denoise: bool = False,
+    eta: float = 0.0,
+    noise_scale: float = 1.0,
 ) -> plan.Plan:
     """DPM-Solver-fast: steps of several orders that fill a budget of evaluations.
 
@@ -154,14 +157,17 @@ def dpm_solver_fast(
         lower_order_final: see `fast_orders`.
         variant, prediction, denoise: as in `dpm_solver_2`.
         compat: the second stage of third order by the midpoint rule (diffusers).
+        eta: in [0, 1]: each step walks to sigma_down and adds the ancestral noise,
+            whose standard deviation eta scales (k-diffusion). It needs a clock.
+        noise_scale: factor of that noise (libraries' `s_noise`).
 
     Returns:
         A plan of N rows, or sum(orders). A step from alpha = 0 or into sigma = 0 is
         first order: with 'shared' the step is split there.
 
     Raises:
-        ValueError: an order outside 1..3, orders that do not fit the grid, or an
-            unknown clock or variant.
+        ValueError: an order outside 1..3, orders that do not fit the grid, an
+            unknown clock or variant, or eta outside [0, 1] or with shared stages.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -179,6 +185,14 @@ def dpm_solver_fast(
     spans = orders is None or inner == "shared"
     first = np.cumsum([0, *(each if spans else np.ones_like(each))])
     outer = Levels(*(v[first] for v in lv))
+    if not 0 <= eta <= 1 or (eta > 0 and (inner == "shared" or denoise)):
+        raise ValueError(
+            f"eta must lie in [0, 1], and be 0 with inner='shared' or denoise; got "
+            f"{eta} with inner={inner!r}. Use inner='log_snr'."
+        )
+    if eta > 0:
+        options = (inner, variant, prediction, compat)
+        return with_ancestral_noise(process, outer, each, options, eta, noise_scale)
 
     def place(steps: np.ndarray, count: int) -> tuple[list, list]:
         if inner != "shared":

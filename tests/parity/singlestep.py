@@ -78,10 +78,15 @@ def shared_grid(case, o, arrays):
 
 
 def dpm_fast(case, o, arrays):
-    refuse(o, "eta")
     process, ts = clock(case, arrays)
-    orders = fast_orders(case["N"], 3)
-    return fd.solvers.dpm_solver_fast(process, ts, orders=orders, inner="log_snr")
+    return fd.solvers.dpm_solver_fast(
+        process,
+        ts,
+        orders=fast_orders(case["N"], 3),
+        inner="log_snr",
+        eta=o["eta"],
+        noise_scale=o["s_noise"],
+    )
 
 
 def adaptive(case, o, arrays, denoiser):
@@ -118,3 +123,10 @@ FAMILIES = {
     "dpm-fast": dpm_fast,
 }
 FAMILIES_DIRECT = {"dpmsolver-adaptive": adaptive, "dpm-adaptive": adaptive}
+
+# one draw per step, read by the row that ends it
+NOISE_ROWS = {
+    "dpm-fast": lambda case, plan: np.repeat(
+        np.arange(len(fast_orders(case["N"], 3))), fast_orders(case["N"], 3)
+    )
+}
