@@ -87,7 +87,7 @@ def ou_path(
     key: Key,
     *,
     tau2: ArrayLike = 1.0,
-    depth: int = 16,
+    depth: int = 12,
     span: float = 20.0,
     exact: bool = True,
 ) -> OUPath:
@@ -103,7 +103,7 @@ def ou_path(
         tau2: what the plan was built with: a scalar, or one per row, shape (R,). Grids
             share a path where tau2 is the same function of half log-SNR.
         depth: levels of the tree: paths agree down to 2 span / 2^depth of half log-SNR
-            (0.0006 by default), and a row costs about twice as many normals.
+            (0.01 by default), and a row draws about twice as many normals.
         span: the tree covers half log-SNR from -span to span.
         exact: check that the plan's noise is that of this tau2. False allows plans
             whose noise only tends to it (Euler-Maruyama, `noise_scale`).

@@ -118,7 +118,7 @@ def test_strong_order_is_one(solver, options):
     outs = []
     for n in (32, 128, 512):
         plan = make(VP, times(n), **options)
-        path = brownian.ou_path(plan, jax.random.key(0))
+        path = brownian.ou_path(plan, jax.random.key(0), depth=14)
         outs.append(np.asarray(fd.sample(plan, mixture.MODEL, x, noise=path)))
     few, many = (np.sqrt(np.mean((a - outs[-1]) ** 2)) for a in outs[:2])
     # independent errors of squares 1 / n^2: the reference's own part is missing
