@@ -189,3 +189,12 @@ def test_a_killed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_whole(target, killed)
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_plan_with_times_by_modality_prints():
+    process = fd.processes.flow()
+    base = fd.grids.uniform(process, 4)
+    ts = fd.grids.per_modality(process, base, {"image": "sample", "text": "clean"})
+    text = str(fd.plan.per_element(fd.solvers.dpmpp_2m, process, ts))
+    assert "t['image']" in text and "sigma['text']" in text
+    assert len(text.splitlines()) == 6

@@ -9,6 +9,13 @@ time (sigma = 0) comes after them: still `steps` steps.
 from collections.abc import Callable
 
 from ..typing import Array
+from .elements import align as align
+from .elements import block_lagged as block_lagged
+from .elements import known_prefix as known_prefix
+from .elements import offset as offset
+from .elements import per_modality as per_modality
+from .elements import pyramid as pyramid
+from .fopp import fopp as fopp
 from .library import leading as leading
 from .library import linspace as linspace
 from .library import trailing as trailing

@@ -19,6 +19,7 @@ from .core import Push as Push
 from .core import Register as Register
 from .core import Row as Row
 from .core import Start as Start
+from .elements import per_element as per_element
 from .methods import between as between
 from .methods import one_step as one_step
 from .serial import from_json as from_json

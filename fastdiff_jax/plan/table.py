@@ -22,6 +22,14 @@ def _flat(weights: np.ndarray, lead: int) -> np.ndarray:
     return weights.reshape(*weights.shape[:lead], -1).mean(-1)
 
 
+def _leveled(name: str, level: Any) -> dict[str, np.ndarray]:
+    """A level as a column, or as one per leaf where the state is a tree."""
+    return {
+        name + jax.tree_util.keystr(path): _flat(np.asarray(leaf, np.float64), 1)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(level)
+    }
+
+
 def columns(plan: Plan) -> dict[str, np.ndarray]:
     """Named columns of numbers, each (rows,), zero ones left out.
 
@@ -29,11 +37,9 @@ def columns(plan: Plan) -> dict[str, np.ndarray]:
     ones, newest first; `p:` marks the move that predicts the next point.
     """
     rows = plan.rows
-    out = {
-        "t": _flat(np.asarray(rows.level.time, np.float64), 1),
-        "alpha": _flat(np.asarray(rows.level.alpha, np.float64), 1),
-        "sigma": _flat(np.asarray(rows.level.sigma, np.float64), 1),
-    }
+    out: dict[str, np.ndarray] = {}
+    for name, level in zip(("t", "alpha", "sigma"), rows.level, strict=True):
+        out.update(_leveled(name, level))
     found: dict[str, np.ndarray] = {}
 
     def add(name: str, weights: Any, lead: int = 1) -> None:
@@ -124,5 +130,5 @@ def table(plan: Plan, digits: int = 5) -> str:
         line(str(int(plan.rows.index[i])), [float(c[i]) for c in cols.values()])
         for i in np.flatnonzero(keep)
     ]
-    end = [float(np.mean(v)) for v in plan.end]
+    end = [float(np.mean(v)) for v in jax.tree.leaves(plan.end)]
     return "\n".join([head, *body, line("end", end)])
