@@ -23,13 +23,12 @@ def _linear_time(process: Any, decay: Any, xp: Any) -> Any:
     return xp.where(xp.isinf(root), math.inf, 4 * finite / (low + root))
 
 
-@register("beta_min", "beta_max")
-class VPLinear:
-    """Variance preserving with beta(t) = beta_min + t (beta_max - beta_min)."""
+class _LinearBeta:
+    """What both paths share: alpha, the clock, and its labels."""
 
     beta_min: Any
     beta_max: Any
-    train_steps: int | None = None
+    train_steps: int | None
     start = 1.0
     end = 1e-3
     clean = 0.0
@@ -39,6 +38,20 @@ class VPLinear:
         """exp(-(beta_max - beta_min) t^2 / 4 - beta_min t / 2)."""
         xp, (t,) = as_float(t)
         return xp.exp(_linear_log_alpha(self, t))
+
+    def model_time(self, t: ArrayLike) -> Array:
+        """t, or the label t N - 1 where `train_steps` = N is set."""
+        _, (t,) = as_float(t)
+        return label_of(t, self.train_steps)
+
+
+@register("beta_min", "beta_max")
+class VPLinear(_LinearBeta):
+    """Variance preserving with beta(t) = beta_min + t (beta_max - beta_min)."""
+
+    beta_min: Any
+    beta_max: Any
+    train_steps: int | None = None
 
     def sigma(self, t: ArrayLike) -> Array:
         """sqrt(1 - alpha^2)."""
@@ -64,28 +77,14 @@ class VPLinear:
         alpha = self.alpha(t)
         return alpha * slope, -(alpha**2) * slope / self.sigma(t)
 
-    def model_time(self, t: ArrayLike) -> Array:
-        """t, or the label t N - 1 where `train_steps` = N is set."""
-        _, (t,) = as_float(t)
-        return label_of(t, self.train_steps)
-
 
 @register("beta_min", "beta_max")
-class SubVP:
+class SubVP(_LinearBeta):
     """sub-VP: alpha as in VP-linear, sigma = 1 - alpha^2."""
 
     beta_min: Any
     beta_max: Any
     train_steps: int | None = None
-    start = 1.0
-    end = 1e-3
-    clean = 0.0
-    domain = (0.0, 1.0)
-
-    def alpha(self, t: ArrayLike) -> Array:
-        """exp(-(beta_max - beta_min) t^2 / 4 - beta_min t / 2)."""
-        xp, (t,) = as_float(t)
-        return xp.exp(_linear_log_alpha(self, t))
 
     def sigma(self, t: ArrayLike) -> Array:
         """1 - alpha^2."""
@@ -109,11 +108,6 @@ class SubVP:
         slope = -(t * (self.beta_max - self.beta_min) + self.beta_min) / 2
         alpha = self.alpha(t)
         return alpha * slope, -2 * alpha**2 * slope
-
-    def model_time(self, t: ArrayLike) -> Array:
-        """t, or the label t N - 1 where `train_steps` = N is set."""
-        _, (t,) = as_float(t)
-        return label_of(t, self.train_steps)
 
 
 def vp_linear(
