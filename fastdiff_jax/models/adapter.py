@@ -34,7 +34,7 @@ _ALIASES = {
 
 def fit(value: Any, like: Array) -> Array:
     """A level (scalar or array) in the dtype of x, with as many axes."""
-    value = jnp.asarray(value, like.real.dtype)
+    value = jnp.asarray(value, like.dtype)
     return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
 
 
