@@ -25,7 +25,9 @@ def _fit(weight: Any, value: Any, lead: int = 0) -> Any:
 def _times(weight: Any, value: Any, matrix: bool) -> Any:
     if matrix and weight.ndim >= 2:  # (k, k) acts on the channel axis after the batch
         weight = jnp.asarray(weight, dtype=value.dtype)
-        return jnp.einsum("ij,bj...->bi...", weight, value)
+        # full precision: accelerators would round float32 factors
+        exact = jax.lax.Precision.HIGHEST
+        return jnp.einsum("ij,bj...->bi...", weight, value, precision=exact)
     return _fit(weight, value) * value
 
 
