@@ -6,11 +6,14 @@ A sampler is a table of numbers; one scan runs every table.
 import importlib
 from typing import Any
 
+from . import brownian as brownian
 from . import engine as engine
 from . import grids as grids
 from . import guidance as guidance
 from . import models as models
+from . import moves as moves
 from . import plan as plan
+from . import policy as policy
 from . import processes as processes
 from . import solvers as solvers
 from .engine import Info as Info
@@ -26,7 +29,18 @@ from .typing import Context as Context
 __version__ = "0.1.0"
 
 # Loaded on first use: they pull in scipy's integrators, optax or plotting.
-_LAZY = ("adaptive", "analysis", "compensate", "data", "interop", "plots", "statistics")
+_LAZY = (
+    "adaptive",
+    "analysis",
+    "augmented",
+    "compensate",
+    "continuous",
+    "data",
+    "interop",
+    "plots",
+    "restore",
+    "statistics",
+)
 
 
 def __getattr__(name: str) -> Any:
