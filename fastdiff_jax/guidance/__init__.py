@@ -2,6 +2,8 @@
 
 from .cfg import Guided as Guided
 from .cfg import cfg as cfg
+from .classifier import Classified as Classified
+from .classifier import classifier as classifier
 from .dual_fast import DualFast as DualFast
 from .dual_fast import dual_fast as dual_fast
 from .dual_fast import dual_fast_schedule as dual_fast_schedule

@@ -39,6 +39,8 @@ from .exp_rk import krogstad as krogstad
 from .exp_rk import res_2 as res_2
 from .exp_rk import res_3 as res_3
 from .flow_turbo import flow_turbo as flow_turbo
+from .interpolant import interpolant as interpolant
+from .interpolant import tau2_from_diffusion as tau2_from_diffusion
 from .ipndm import ipndm as ipndm
 from .ipndm import ipndm_v as ipndm_v
 from .linear import Table as Table
@@ -51,6 +53,10 @@ from .momentum import nt as nt
 from .pndm import f_pndm as f_pndm
 from .pndm import plms as plms
 from .pndm import s_pndm as s_pndm
+from .predictor_corrector import predictor_corrector as predictor_corrector
+from .residual_noise import residual_noise as residual_noise
+from .reverse_diffusion import reverse_diffusion as reverse_diffusion
+from .reverse_diffusion import score_sde_ancestral as score_sde_ancestral
 from .rho_rk import dpm2 as dpm2
 from .rho_rk import rho_rk as rho_rk
 from .rk import edm_heun as edm_heun
@@ -65,6 +71,7 @@ from .teleport import Gaussian as Gaussian
 from .teleport import fit_gaussian as fit_gaussian
 from .teleport import jump as jump
 from .teleport import teleport as teleport
+from .two_endpoint import two_endpoint as two_endpoint
 from .unipc import unipc as unipc
 from .usf import Decision as Decision
 from .usf import Schedule as Schedule
@@ -182,8 +189,14 @@ SOLVERS: dict[str, Solver] = {
     "krogstad": Solver(krogstad, _fixed(4), (), 4, (), "Krogstad 2005"),
     "nt": Solver(nt, _lagging, (1, 2, 3, 4, 5), 1, (), "Wizadwongsa 2023, 2307.11118"),
     "plms": Solver(plms, _fixed(2), (2, 3, 4), 1, (), "Liu 2022, 2202.09778"),
+    "predictor_corrector": Solver(
+        predictor_corrector, _fixed(1), (), 2, ("tau2", "snr"), "Song 2021, 2011.13456"
+    ),
     "res_2": Solver(res_2, _fixed(2), (), 2, (), "Zhang 2023, 2308.02157"),
     "res_3": Solver(res_3, _fixed(3), (), 3, (), "Zhang 2023, 2308.02157"),
+    "reverse_diffusion": Solver(
+        reverse_diffusion, _fixed(1), (), 1, ("tau2",), "Song 2021, 2011.13456"
+    ),
     "rho_rk": Solver(rho_rk, _fixed(3), (), 3, (), "Zhang 2023, 2204.13902"),
     "s_pndm": Solver(s_pndm, _fixed(2), (), 1, (), "Liu 2022, 2202.09778"),
     "sa_solver": Solver(  # order 4 without noise

@@ -1,0 +1,110 @@
+"""What moves share: known values at a level, and what they ask of a plan."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..engine import State, side_noise
+from ..numerics import mix
+from ..plan import Level, Plan
+from ..typing import Array, Key, PyTree
+
+__all__ = [
+    "at_level",
+    "batch_of",
+    "concrete",
+    "floats",
+    "put",
+    "refuse_open_rows",
+    "spread",
+]
+
+
+def batch_of(x: PyTree) -> int | None:
+    """The number of samples in x: the leading axis all leaves share, None for one."""
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(x)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def floats(value: Any) -> Array:
+    """An array as it is, or as floats if it holds whole numbers or truth values."""
+    value = jnp.asarray(value)
+    whole = not jnp.issubdtype(value.dtype, jnp.inexact)
+    return value.astype(jnp.result_type(float)) if whole else value
+
+
+def put(state: State, x: PyTree) -> State:
+    """The state with x as its anchor and its point."""
+    return state._replace(anchor=x, point=x)
+
+
+def spread(value: PyTree, x: PyTree, name: str) -> PyTree:
+    """One array, or a tree like x, in the dtypes and shapes of x.
+
+    Raises:
+        ValueError: it does not broadcast.
+    """
+    one = jax.tree.structure(0)
+    if jax.tree.structure(value) == one and jax.tree.structure(x) != one:
+        value = jax.tree.map(lambda _: value, x)
+    if jax.tree.structure(value) != jax.tree.structure(x):
+        raise ValueError(
+            f"{name} must be one array or a tree like the state, "
+            f"{jax.tree.structure(x)}; got {jax.tree.structure(value)}."
+        )
+
+    def leaf(v: Any, like: Array) -> Array:
+        v = jnp.asarray(v, like.dtype)
+        shape = (1,) * (like.ndim - v.ndim) + v.shape
+        if len(shape) != like.ndim or any(
+            n not in (1, m) for n, m in zip(shape, like.shape, strict=True)
+        ):
+            raise ValueError(
+                f"{name} of shape {v.shape} does not broadcast to the state's "
+                f"{like.shape}. Give one image, or one per sample."
+            )
+        return jnp.broadcast_to(v.reshape(shape), like.shape)
+
+    return jax.tree.map(leaf, value, x)
+
+
+def at_level(
+    known: PyTree, level: Level, key: Key | None, row: Array, stream: int, name: str
+) -> PyTree:
+    """The known values at a level, alpha y + sigma z, with a z of this row's own."""
+    if key is None:
+        raise ValueError(
+            f"{name} draws noise in each row; pass key=jax.random.key(0) to fd.sample, "
+            "for a deterministic plan too."
+        )
+    z = side_noise(key, row, known, stream)
+    return mix([(level.alpha, known), (level.sigma, z)])
+
+
+def concrete(*values: Any) -> bool:
+    """Whether every array can be looked at, outside of a trace."""
+    leaves = jax.tree.leaves(values)
+    return not any(isinstance(v, jax.core.Tracer) for v in leaves)
+
+
+def refuse_open_rows(plan: Plan, name: str) -> None:
+    """ValueError for a plan with a row whose point is not a solution at a level."""
+    move = plan.rows.predict
+    if not concrete(move):
+        return
+    still = np.ones(plan.length, bool)
+    for weight in jax.tree.leaves(move.anchor):
+        still &= (np.asarray(weight).reshape(plan.length, -1) == 1).all(axis=1)
+    rest = (move.history, move.noise, move.register, move.bias)
+    for weight in jax.tree.leaves(rest):
+        still &= (np.asarray(weight).reshape(plan.length, -1) == 0).all(axis=1)
+    if not still.all():
+        row = int(np.argmin(still))
+        raise ValueError(
+            f"{name} needs rows that each end a step; after row {row} this plan goes "
+            "on to a stage or a prediction that is not the step's end. Use a method "
+            "of one evaluation per step without a corrector of its own: ddim, "
+            "dpmpp_2m, sde_dpmpp_2m, reverse_diffusion, predictor_corrector."
+        )
