@@ -45,6 +45,20 @@ CASES = {
     "sa_solver": (lambda p, t: S.sa_solver(p, t, tau=0.6), 0.36),
     "er_sde": (lambda p, t: S.er_sde(p, t, phi=phi, eta=1.0), 1.5),
     "er_sde, eta": (lambda p, t: S.er_sde(p, t, phi=phi, eta=0.5), 0.75),
+    "reverse_diffusion": (
+        lambda p, t: S.reverse_diffusion(p, t, tau2=0.6, denoise=False),
+        0.6,
+    ),
+    "predictor_corrector": (
+        lambda p, t: S.predictor_corrector(
+            p, t, corrector=None, tau2=0.6, denoise=False
+        ),
+        0.6,
+    ),
+    "score_sde_ancestral": (
+        lambda p, t: S.score_sde_ancestral(p, t, denoise=False),
+        1.0,
+    ),
     "euler_maruyama": (lambda p, t: S.euler_maruyama(p, t, tau2=0.6), 0.6),
 }
 
