@@ -17,11 +17,12 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) 
         write: gets the open binary file.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_whole(folder + "/a.txt", lambda f: f.write(b"whole"))
-        ...     print(open(folder + "/a.txt").read())
-        whole
+        ...     path = pathlib.Path(folder) / "a.txt"
+        ...     write_whole(path, lambda f: f.write(b"whole"))
+        ...     path.read_text()
+        'whole'
     """
     path = Path(path)
     handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)

@@ -149,9 +149,10 @@ def test_new_guidance_scale_and_process_do_not_recompile_the_model():
         traces.append(1)
         return x * y[:, None] + t
 
-    plan, x, y = build("unipc"), batch(), jnp.arange(4.0)
+    x, y = batch(), jnp.arange(4.0)
     for scale, beta in ((2.0, 20.0), (5.0, 20.0), (5.0, 10.0)):
         process = fd.processes.vp_linear(0.1, beta)
+        plan = fd.solvers.unipc(process, grid(6))
         model = fd.models.denoiser(net, process, prediction="noise")
         guided = fd.guidance.cfg(model, scale, condition=y, null=0.0)
         fd.sample(plan, guided, x)
