@@ -33,7 +33,7 @@ MAY = {
     "augmented": CORE | {"plan", "processes", "engine", "augmented"},
     "continuous": CORE
     | {"plan", "processes", "solvers", "models", "engine", "continuous"},
-    "restore": CORE | {"engine", "models", "plan", "solvers", "restore"},
+    "restore": CORE | {"engine", "guidance", "models", "plan", "solvers", "restore"},
 }
 BELOW_CLI = set(MAY) | {"adaptive", "interop", "statistics", "compensate"}
 

@@ -6,7 +6,18 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["label_of", "ordered", "positive", "quiet", "register"]
+from ..numerics import as_float
+from ..typing import Array, ArrayLike
+
+__all__ = [
+    "Labelled",
+    "LogRatio",
+    "label_of",
+    "ordered",
+    "positive",
+    "quiet",
+    "register",
+]
 
 
 def register(*constants: str) -> Any:
@@ -25,6 +36,38 @@ def register(*constants: str) -> Any:
 def quiet() -> np.errstate:
     """log(0) at an exact end is the right answer, -inf, not a warning."""
     return np.errstate(divide="ignore")
+
+
+class LogRatio:
+    """A path whose half log-SNR is best taken from its own alpha and sigma."""
+
+    alpha: Any
+    sigma: Any
+
+    def half_log_snr(self, t: ArrayLike) -> Array:
+        """log(alpha / sigma): -inf where alpha = 0, inf where sigma = 0."""
+        xp, (t,) = as_float(t)
+        with quiet():
+            return xp.log(self.alpha(t)) - xp.log(self.sigma(t))
+
+
+class Labelled(LogRatio):
+    """A chain of T labels 0..T - 1 from y to the data, clean one label below 0."""
+
+    steps: int
+    end = 0.0
+    clean = -1.0
+    centre = 1.0
+
+    @property
+    def start(self) -> float:
+        """The last label, T - 1."""
+        return self.steps - 1.0
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """(-1, T - 1)."""
+        return -1.0, self.start
 
 
 def label_of(t: Any, train_steps: int | None) -> Any:

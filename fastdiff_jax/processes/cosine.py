@@ -5,13 +5,13 @@ from typing import Any
 
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
-from .common import label_of, positive, quiet, register
+from .common import LogRatio, label_of, positive, register
 
 __all__ = ["vp_cosine"]
 
 
 @register("offset")
-class VPCosine:
+class VPCosine(LogRatio):
     """alpha = cos(pi/2 (t+s)/(1+s)) / cos(pi/2 s/(1+s)), s the offset."""
 
     offset: Any
@@ -42,12 +42,6 @@ class VPCosine:
         """sqrt(1 - alpha^2) = sqrt((1 - alpha) (1 + alpha))."""
         xp, (t,) = as_float(t)
         return xp.sqrt(self._loss(t, xp) * (1 + self.alpha(t)))
-
-    def half_log_snr(self, t: ArrayLike) -> Array:
-        """log(alpha / sigma)."""
-        xp, (t,) = as_float(t)
-        with quiet():
-            return xp.log(self.alpha(t)) - xp.log(self.sigma(t))
 
     def half_log_snr_inverse(self, half_log_snr: ArrayLike) -> Array:
         """The time with the given lambda, from a quadratic in tan(a / 2)."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
-from .common import positive, quiet, register
+from .common import Labelled, positive, quiet, register
 from .monotone import time_of
 
 __all__ = ["rddm"]
@@ -42,26 +42,13 @@ def _slope(ramp: Ramp, n: Any, steps: int) -> Any:
 
 
 @register("noise_sum")
-class RDDM:
+class RDDM(Labelled):
     """alpha = 1 - abar, beta = abar, sigma = bbar; time is the label, clean at -1."""
 
     noise_sum: Any
     steps: int = 1000
     residual: Ramp = "decreased"
     noise: Ramp = "increased"
-    end = 0.0
-    clean = -1.0
-    centre = 1.0
-
-    @property
-    def start(self) -> float:
-        """The last label, T - 1, where alpha is exactly 0."""
-        return self.steps - 1.0
-
-    @property
-    def domain(self) -> tuple[float, float]:
-        """(-1, T - 1)."""
-        return -1.0, self.start
 
     def alpha(self, t: ArrayLike) -> Array:
         """1 - abar: share of the clean data."""
@@ -82,12 +69,6 @@ class RDDM:
         """1: the chain from t to s only adds."""
         xp, (s, t) = as_float(s, t)
         return xp.ones_like(s + t)
-
-    def half_log_snr(self, t: ArrayLike) -> Array:
-        """log((1 - abar) / bbar)."""
-        xp, (t,) = as_float(t)
-        with quiet():
-            return xp.log(self.alpha(t)) - xp.log(self.sigma(t))
 
     def half_log_snr_inverse(self, half_log_snr: ArrayLike) -> Array:
         """The (fractional) label with the given lambda, by bisection."""

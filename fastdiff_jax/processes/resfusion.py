@@ -14,7 +14,7 @@ import numpy as np
 
 from ..numerics import as_float
 from ..typing import Array, ArrayLike, Process
-from .common import quiet, register
+from .common import LogRatio, register
 from .discrete import VPDiscrete, vp_discrete
 
 __all__ = ["resfusion"]
@@ -24,7 +24,7 @@ _ROUNDING = 1e-12
 
 
 @register("base", "start")
-class Resfusion:
+class Resfusion(LogRatio):
     """alpha = 2a - 1, beta = 1 - a, sigma = sqrt(1 - a^2), with a the base's alpha.
 
     `discrete`: the base's times are labels, one training step apart.
@@ -69,12 +69,6 @@ class Resfusion:
     def gain(self, s: ArrayLike, t: ArrayLike) -> Array:
         """a_s / a_t: the chain scales the state as the base's does."""
         return self.base.alpha(s) / self.base.alpha(t)
-
-    def half_log_snr(self, t: ArrayLike) -> Array:
-        """log((2a - 1) / sqrt(1 - a^2)): -inf at the start."""
-        xp, (t,) = as_float(t)
-        with quiet():
-            return xp.log(self.alpha(t)) - xp.log(self.sigma(t))
 
     def half_log_snr_inverse(self, half_log_snr: ArrayLike) -> Array:
         """(2a - 1)^2 = E (1 - a^2) with E = e^{2 lambda}, then the base's inverse."""

@@ -13,13 +13,13 @@ import numpy as np
 
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
-from .common import ordered, positive, quiet, register
+from .common import Labelled, ordered, positive, register
 
 __all__ = ["resshift"]
 
 
 @register("low", "high", "kappa", "power")
-class ResShift:
+class ResShift(Labelled):
     """alpha = 1 - eta, beta = eta, sigma = kappa sqrt(eta); time is the label.
 
     sqrt(eta) = low (high / low)^((t / (T-1))^power) at t in [0, T-1], linear to 0
@@ -31,19 +31,6 @@ class ResShift:
     kappa: Any
     power: Any
     steps: int = 15
-    end = 0.0
-    clean = -1.0
-    centre = 1.0
-
-    @property
-    def start(self) -> float:
-        """The last label, T - 1."""
-        return self.steps - 1.0
-
-    @property
-    def domain(self) -> tuple[float, float]:
-        """(-1, T - 1)."""
-        return -1.0, self.start
 
     def _span(self, xp: Any) -> Any:
         return xp.log(xp.asarray(self.high)) - xp.log(xp.asarray(self.low))
@@ -74,12 +61,6 @@ class ResShift:
         """1: the chain from t to s only adds."""
         xp, (s, t) = as_float(s, t)
         return xp.ones_like(s + t)
-
-    def half_log_snr(self, t: ArrayLike) -> Array:
-        """log((1 - eta) / (kappa sqrt(eta)))."""
-        xp, (t,) = as_float(t)
-        with quiet():
-            return xp.log(self.alpha(t)) - xp.log(self.sigma(t))
 
     def half_log_snr_inverse(self, half_log_snr: ArrayLike) -> Array:
         """From q^2 + kappa e^lambda q = 1 with q = sqrt(eta)."""

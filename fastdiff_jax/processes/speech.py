@@ -14,13 +14,13 @@ import numpy as np
 
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
-from .common import ordered, positive, quiet, register
+from .common import LogRatio, ordered, positive, quiet, register
 
 __all__ = ["ouve", "sb_ve"]
 
 
 @register("theta", "sigma_min", "sigma_max")
-class OUVE:
+class OUVE(LogRatio):
     """alpha = e^{-theta t}, beta = 1 - alpha.
 
     sigma^2 = sigma_min^2 (e^{2 l t} - e^{-2 theta t}) l / (theta + l)
@@ -55,12 +55,6 @@ class OUVE:
         rise = xp.expm1(2 * (self.theta + log) * t)
         scale = self.sigma_min * xp.sqrt(log / (self.theta + log))
         return scale * self.alpha(t) * xp.sqrt(rise)
-
-    def half_log_snr(self, t: ArrayLike) -> Array:
-        """log(alpha / sigma)."""
-        xp, (t,) = as_float(t)
-        with quiet():
-            return xp.log(self.alpha(t)) - xp.log(self.sigma(t))
 
     def half_log_snr_inverse(self, half_log_snr: ArrayLike) -> Array:
         """The time with the given lambda."""

@@ -24,6 +24,7 @@ import numpy as np
 from ..engine import prior
 from ..engine import sample as run_plan
 from ..engine.rows import floating
+from ..guidance._wrap import carry_of, check_inner
 from ..models.adapter import Model, fit
 from ..numerics import namespace
 from ..plan import Plan
@@ -91,16 +92,12 @@ class Centred:
 
     def initial_carry(self, x: PyTree) -> PyTree:
         """The inner denoiser's, at the state in the process' own coordinates."""
-        start = getattr(self.inner, "initial_carry", None)
-        if start is None:
-            return None
-        return start(jax.tree.map(jnp.add, x, spread_over(self.y, x, self.k)))
+        shift = spread_over(self.y, x, self.k)
+        return carry_of(self.inner, jax.tree.map(jnp.add, x, shift))
 
     def check_plan(self, plan: Any) -> None:
         """As the inner denoiser."""
-        check = getattr(self.inner, "check_plan", None)
-        if check is not None:
-            check(plan)
+        check_inner(self.inner, plan)
 
 
 def centre_of(process: Process) -> Any:

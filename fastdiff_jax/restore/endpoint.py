@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ..engine import prior
+from ..guidance._wrap import carry_of, check_inner
 from ..models.adapter import Model, fit
 from ..typing import Context, Denoiser, Key, Process, PyTree
 from .centred import (
@@ -30,17 +31,6 @@ __all__ = [
     "normalized",
     "with_endpoint",
 ]
-
-
-def _carry(inner: Any, x: PyTree) -> PyTree:
-    start = getattr(inner, "initial_carry", None)
-    return None if start is None else start(x)
-
-
-def _check(inner: Any, plan: Any) -> None:
-    check = getattr(inner, "check_plan", None)
-    if check is not None:
-        check(plan)
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +53,7 @@ class WithEndpoint:
 
     def initial_carry(self, x: PyTree) -> PyTree:
         """The inner denoiser's."""
-        return _carry(self.inner, x)
+        return carry_of(self.inner, x)
 
     def check_plan(self, plan: Any) -> None:
         """ValueError where the plan does not take (D, y); else as the inner one."""
@@ -73,7 +63,7 @@ class WithEndpoint:
                 "prediction. Build it with solvers.two_endpoint(process, ts), or run "
                 "it with restore.sample, which centres the state on y."
             )
-        _check(self.inner, plan)
+        check_inner(self.inner, plan)
 
 
 def with_endpoint(denoiser: Denoiser, y: PyTree) -> WithEndpoint:
@@ -157,11 +147,11 @@ class Normalized:
 
     def initial_carry(self, x: PyTree) -> PyTree:
         """The inner denoiser's."""
-        return _carry(self.inner, x)
+        return carry_of(self.inner, x)
 
     def check_plan(self, plan: Any) -> None:
         """As the inner denoiser."""
-        _check(self.inner, plan)
+        check_inner(self.inner, plan)
 
 
 def normalized(denoiser: Denoiser, variance: Any = 1.0) -> Normalized:
