@@ -106,7 +106,7 @@ def run(
                 entry = lambda i: along(basis(i))[i]  # noqa: E731
                 trace = _chunked(entry, jnp.arange(size), s.chunk).sum()[None]
             else:
-                trace = _chunked(lambda e: e @ along(e), probes, s.chunk)
+                trace = _chunked(lambda e: (e * along(e)).sum(), probes, s.chunk)
             return found - jnp.tanh(v) * y, trace / size
 
         drawn = _probes(key, size, dtype, s)
@@ -147,8 +147,8 @@ def _excess(
     2 sigma^2) is the sum of their first two cumulants.
     """
     ratio = alpha / sigma**2
-    line = ratio * x @ (found + centre) / 2
-    return line - alpha * ratio * centre @ centre / 2 - alpha * trace / 2
+    line = ratio * (x * (found + centre)).sum() / 2
+    return line - alpha * (ratio * (centre**2).sum() + trace) / 2
 
 
 compiled = jax.jit(run, static_argnames="s")

@@ -9,6 +9,7 @@ r_k proportional to w_k N(x; alpha m_k, V_k), taken in log space.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +20,9 @@ from ..typing import Array, ArrayLike, Context, PyTree
 from .adapter import fit
 
 __all__ = ["Mixture", "gaussian", "gaussian_mixture"]
+
+# accelerators would round float32 factors of a product to 10 or 7 bits
+_turn = partial(jnp.einsum, precision="highest")
 
 
 @jax.tree_util.register_dataclass
@@ -54,11 +58,11 @@ class Mixture:
         gap = x[None] - alpha * means  # (K, B, D...)
         if self.vectors is not None:
             vectors = jnp.asarray(self.vectors, x.dtype)
-            gap = jnp.einsum("kij,k...i->k...j", vectors, gap)
+            gap = _turn("kij,k...i->k...j", vectors, gap)
         total = alpha**2 * spectrum + sigma**2
         shift = alpha * spectrum / total * gap
         if self.vectors is not None:
-            shift = jnp.einsum("kij,k...j->k...i", vectors, shift)
+            shift = _turn("kij,k...j->k...i", vectors, shift)
         found = means + shift
         if self.means.shape[0] == 1:
             return found[0]

@@ -42,11 +42,12 @@ class LinearPart:
                 f"axis, got {jax.tree.map(jnp.shape, x)}."
             )
         a = self.rows.astype(x.dtype)
-        have = jnp.einsum("kc,...c->...k", a, x)
+        have = jnp.einsum("kc,...c->...k", a, x, precision="highest")
         known = spread(self.known, have, "known")
         where = (state.key, row.index, self.stream, "colourise")
         gap = at_level(known, _without_channels(reached, x), *where) - have
-        return put(state, x + jnp.einsum("kc,...k->...c", a, gap))
+        back = jnp.einsum("kc,...k->...c", a, gap, precision="highest")
+        return put(state, x + back)
 
     def check_plan(self, plan: Plan) -> None:
         """ValueError for a plan with rows that do not end a step."""

@@ -13,6 +13,7 @@ multistep plan starts afresh after it.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -164,10 +165,11 @@ def _move(x: Array, start: tuple, end: tuple, gaussian: Gaussian) -> Array:
     spectrum = jnp.asarray(gaussian.spectrum, x.dtype)
     (a0, s0), (a1, s1) = start, end
     gap = (x - (a0 * mean)[None]).reshape(x.shape[0], -1)
-    along = gap @ vectors
+    turn = partial(jnp.matmul, precision="highest")
+    along = turn(gap, vectors)
     rest = s1 / s0
     # hypot: alpha^2 l + sigma^2 without overflow or loss at either end
     size = lambda a, s: jnp.hypot(a * jnp.sqrt(spectrum), s)  # noqa: E731
     factor = size(a1, s1) / size(a0, s0) - rest
-    moved = rest * gap + (along * factor[None]) @ vectors.T
+    moved = rest * gap + turn(along * factor[None], vectors.T)
     return (a1 * mean)[None] + moved.reshape(x.shape)
