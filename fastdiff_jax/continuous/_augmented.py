@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     max_steps: int
     chunk: int
     matched: bool = False
+    adjoint: Any = None
 
 
 _ALONE = "Samples come one at a time: pass what differs between them as condition=..."
@@ -181,6 +182,7 @@ def _solve(
         args,
         stepsize_controller=control,
         max_steps=s.max_steps + 1,
+        adjoint=s.adjoint,
         throw=False,
     )
 

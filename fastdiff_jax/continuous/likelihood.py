@@ -71,6 +71,7 @@ def log_likelihood(
     atol: float = 1e-5,
     solver: diffrax.AbstractERK | None = None,
     steps: int | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
     max_steps: int = 4096,
     chunk: int = 128,
     condition: PyTree = None,
@@ -106,6 +107,10 @@ def log_likelihood(
             mean square and for log_prob / d.
         solver: an explicit Runge-Kutta solver of diffrax, None for Tsit5.
         steps: number of equal steps in asinh(alpha / sigma), in place of error control.
+        adjoint: how diffrax differentiates the solve; None: `DirectAdjoint` with
+            `steps`, else `RecursiveCheckpointAdjoint`. (As of jax 0.12 the latter
+            cannot give gradients in what samples share, such as parameters: pass
+            `diffrax.DirectAdjoint()` there.)
         max_steps: bound on trial steps.
         chunk: Jacobian products at a time, to bound memory.
         condition: for `context.condition`, leaves with a leading axis of the batch.
@@ -157,6 +162,7 @@ def log_likelihood(
         max_steps=max(max_steps, steps or 0),
         chunk=chunk,
         matched=log_prior == "matched",
+        adjoint=_adjoint(steps) if adjoint is None else adjoint,
     )
     try:
         hash(settings)
@@ -231,6 +237,12 @@ def _batch(x: PyTree) -> PyTree:
     if any(jnp.iscomplexobj(v) for v in jax.tree.leaves(x)):
         raise ValueError("x must be real; split it into real and imaginary parts.")
     return x
+
+
+def _adjoint(steps: int | None) -> diffrax.AbstractAdjoint:
+    if steps is None:
+        return diffrax.RecursiveCheckpointAdjoint()
+    return diffrax.DirectAdjoint()
 
 
 def _check_options(divergence: str, probe: str, solver: Any, log_prior: Any) -> None:
