@@ -426,3 +426,16 @@ def test_side_noise_is_a_stream_of_its_own():
             assert not np.allclose(a, b)
     one = fd.engine.side_noise(key[2], 3, x[2])
     np.testing.assert_array_equal(parts[1][2], one)
+
+
+def test_post_leaves_padding_alone():
+    plan, x = fd.solvers.ddim(VP, TS), start()
+    key = jax.random.key(0)
+
+    def post(state, info, row, reached):
+        moved = state.point + fd.engine.side_noise(state.key, row.index, state.point)
+        return state._replace(anchor=moved, point=moved)
+
+    got = fd.sample(fd.plan.pad(plan, 9), net, x, key=key, post=post)
+    want = fd.sample(plan, net, x, key=key, post=post)
+    np.testing.assert_allclose(got, want, rtol=1e-13)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -84,8 +85,11 @@ def run(
         if callable(noise):
             z = noise(row.index, state.point)
         after, info = step(state, row, denoiser, noise=z, matrix=plan.matrix)
-        if post is not None:
+        if post is not None and row.active is None:
             after = post(after, info, row, reached)
+        elif post is not None:  # padding is the identity
+            moved = partial(post, after, info, row, reached)
+            after = jax.lax.cond(row.active, moved, lambda: after)
         if progress is not None:
             _tell(lambda i: progress(int(i) + 1, total), row.index - first)
         if preview is not None:
