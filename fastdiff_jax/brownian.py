@@ -13,7 +13,6 @@ its own, so two grids see one path, and increments compose exactly. Grid times a
 on the host: all weights are float64 numbers, and a row only draws its nodes' normals.
 """
 
-import dataclasses
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,7 @@ import numpy as np
 from ._ou_tree import Clock, rows_of
 from .engine.noise import keys_of, normal
 from .plan import Plan, replay, slice_rows
+from .trees import pytree
 from .typing import ArrayLike, Key, PyTree
 
 __all__ = ["OUPath", "ou_path"]
@@ -31,8 +31,7 @@ __all__ = ["OUPath", "ou_path"]
 _STREAM = 2**32 - 4  # the tree's keys are not those of a run's own noise
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class OUPath:
     """A noise source for one plan: pass it as `noise` to `fd.sample`.
 

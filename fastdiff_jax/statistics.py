@@ -11,18 +11,17 @@ Zheng et al. 2023 (2310.13268), section 3.2 and appendix C. For Gaussian data N(
 l = σ² / (α² v + σ²), s = 0, b = 2 m l (1 - l), and one step is exact.
 """
 
-import dataclasses
 import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ._statistics_run import Run, slope_over_nodes
 from .files import write_whole
+from .trees import pytree
 from .typing import ArrayLike, Denoiser, Key, Process, PyTree
 
 __all__ = ["Statistics", "degenerated", "estimate", "from_arrays", "load", "save"]
@@ -31,8 +30,7 @@ _FORMAT = "fastdiff_jax.statistics/1"
 _RUN = "fastdiff_jax.statistics.run/1"
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Statistics:
     """Tables on M + 1 evenly spaced half log-SNR nodes.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastdiff_jax as fd
+from fastdiff_jax.trees import pytree
 
 VP = fd.processes.vp_linear()
 TS = VP.half_log_snr_inverse(np.linspace(-3, 3, 6))
@@ -383,8 +384,7 @@ def test_post_moves_the_state_after_each_row_and_knows_the_level():
 def test_a_post_or_noise_that_is_a_pytree_does_not_recompile():
     traces = []
 
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass(frozen=True)
+    @pytree
     class Shift:
         by: float
 
@@ -392,8 +392,7 @@ def test_a_post_or_noise_that_is_a_pytree_does_not_recompile():
             traces.append(1)
             return state._replace(anchor=state.anchor + self.by)
 
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass(frozen=True)
+    @pytree
     class Table:
         values: object
 

@@ -180,3 +180,20 @@ def test_tabulated_is_exact_and_knows_only_its_levels():
 def test_bad_constants(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_processes_of_as_many_constants_are_different_trees():
+    """Equal structures would let jit run one process' program for another."""
+    p = fd.processes
+    every = [p.vp_linear(), p.sub_vp(), p.ve(), p.edm(), p.vp_cosine(), p.flow()]
+    for i, a in enumerate(every):
+        for b in every[:i]:
+            assert jax.tree.structure(a) != jax.tree.structure(b)
+        assert jax.tree.structure(a) == jax.tree.structure(jax.tree.map(float, a))
+        leaves, structure = jax.tree.flatten(a)
+        assert structure.unflatten(leaves) == a
+    named = jax.tree_util.tree_leaves_with_path(p.vp_linear())
+    assert [jax.tree_util.keystr(path) for path, _ in named] == [
+        ".beta_min",
+        ".beta_max",
+    ]

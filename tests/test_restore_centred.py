@@ -13,6 +13,7 @@ import pytest
 
 import fastdiff_jax as fd
 from fastdiff_jax.analysis import gaussian_error, transfer
+from fastdiff_jax.trees import pytree
 
 from . import mixture as m
 from .oracles import mean_reverting as o
@@ -23,8 +24,7 @@ Y = np.linspace(-0.6, 0.9, 5)[:, None]
 MEAN, VARIANCE = 0.4, 0.09
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class InX:
     """The exact denoiser of the mixture, in the process' own coordinates."""
 
@@ -272,8 +272,7 @@ def test_starts_around_y_with_the_first_levels_noise():
     assert abs(points[0].std() / MR.lambda_inf - 1) < 0.02
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Counting:
     """Trees, a carry, several predictions."""
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, Denoiser, PyTree
 
 __all__ = ["Gaussian", "Lifted", "Network", "denoiser", "gaussian", "lift"]
@@ -27,8 +28,7 @@ def _mix(weight: Any, u: Array) -> Array:
     return jnp.einsum("ij,bj...->bi...", weight, u, precision=_EXACT)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Network:
     """A network of all channels; made by `denoiser`."""
 
@@ -80,8 +80,7 @@ def denoiser(fn: Callable, *, prediction: str, params: PyTree = None) -> Network
     return Network(params, fn, prediction)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Gaussian:
     """Exact for Gaussian data; made by `gaussian`."""
 
@@ -124,8 +123,7 @@ def gaussian(mean: ArrayLike, covariance: ArrayLike) -> Gaussian:
     return Gaussian(m, c)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Lifted:
     """A denoiser of a scalar path, used on channel 0; made by `lift`."""
 

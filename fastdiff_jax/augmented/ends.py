@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, PyTree
 
 __all__ = ["GaussianEnds", "VelocityEnds", "from_velocity", "gaussian_ends"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class VelocityEnds:
     """A velocity and a noise prediction as the two ends; made by `from_velocity`."""
 
@@ -82,8 +82,7 @@ def from_velocity(fn: Callable, process: Any, *, params: PyTree = None) -> Veloc
     return VelocityEnds(process, params, fn)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class GaussianEnds:
     """Exact ends of independent diagonal Gaussians; made by `gaussian_ends`."""
 

@@ -12,13 +12,13 @@ from .. import engine
 from ..engine.rows import like_state
 from ..numerics import scale
 from ..plan import Level, Plan
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
 
 __all__ = ["Adjoint", "hoisted", "solve"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Adjoint:
     """The two tables of an adjoint run, a pytree; made by `adjoint_plan`.
 
@@ -71,8 +71,7 @@ def _join(static: _Static, weights: tuple, rest: tuple) -> Denoiser:
     return static.structure.unflatten(leaves)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class _Function:
     """A plain function with the traced arrays of its closure as leaves."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
 from ._wrap import carry_of, check_inner
 
@@ -31,8 +32,7 @@ def _double(tree: PyTree, batch: int) -> PyTree:
     return jax.tree.map(leaf, tree)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Guided:
     """A denoiser with classifier-free guidance."""
 

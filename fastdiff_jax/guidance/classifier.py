@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
 from ._wrap import carry_of, check_inner
 
 __all__ = ["Classified", "classifier"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Classified:
     """A denoiser guided by a classifier on noisy states."""
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
 from ._wrap import check_inner
 
@@ -27,8 +28,7 @@ class _Carry(NamedTuple):
     known: Array  # whether there is one yet
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class DualFast:
     """A denoiser whose noise prediction moves along its change since an earlier one."""
 

@@ -5,7 +5,6 @@ while q >= 1 - (r_0 + ... + r_k). Pan et al. 2024 (2402.14167). The models
 must share one latent space; solvers do not notice.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import ArrayLike, Context, Denoiser, PyTree
 from ._wrap import carry_of, check_inner
 
 __all__ = ["Stitched", "stitch", "stitch_schedule"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Stitched:
     """Several denoisers; controls["model"] says which one runs."""
 

@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
 from ._wrap import carry_of, check_inner
 
 __all__ = ["Transformed", "clip", "dynamic_threshold"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Transformed:
     """A denoiser whose every prediction goes through a map."""
 

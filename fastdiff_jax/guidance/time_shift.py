@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, Process, PyTree
 from ._wrap import carry_of, check_inner
 
 __all__ = ["TimeShifted", "time_shift"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class TimeShifted:
     """A denoiser that is told, sample by sample, a time that fits the variance."""
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, Process, PyTree
 from ._wrap import check_inner
 
@@ -29,8 +30,7 @@ class _Carry(NamedTuple):
     first: PyTree  # d, of the first stage
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class VelocityRefined:
     """A denoiser that hands the rows marked `refine` to a small network."""
 

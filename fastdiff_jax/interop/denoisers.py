@@ -5,7 +5,6 @@ variance-preserving state. An EDM scheduler hands it x / sqrt(sigma^2 + sigma_da
 and mixes its output with x. The others hand x itself.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from .. import models
 from ..guidance.thresholding import clip, dynamic_threshold
 from ..models.adapter import fit
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, Process, PyTree
 from ._classes import EDM, SCALED
 
@@ -33,8 +33,7 @@ def _scaled(x: PyTree, scale: Any) -> PyTree:
     return jax.tree.map(lambda v: v * fit(scale, v), x)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Unscaled:
     """A denoiser of the variance-preserving state, used on x / alpha.
 
@@ -53,8 +52,7 @@ class Unscaled:
         return self.inner(_scaled(x, scale), context._replace(**level), carry)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Preconditioned:
     """D = c_skip x + c_out F(c_in x), Karras et al. 2022 (2206.00364), table 1.
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, Context, Process, PyTree
 
 __all__ = ["PREDICTIONS", "Model", "denoiser", "from_flax", "from_linen", "from_nnx"]
@@ -53,8 +54,7 @@ def _to_data(kind: str, x: Array, out: Array, level: tuple, rates: tuple) -> Arr
     return (d_sigma * x - sigma * out) / (alpha * d_sigma - d_alpha * sigma)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Model:
     """A network as a denoiser: (x, context, carry) -> (data prediction, carry).
 

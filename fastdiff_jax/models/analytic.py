@@ -8,7 +8,6 @@ For a mixture, the same per component, averaged with the posterior weights
 r_k proportional to w_k N(x; alpha m_k, V_k), taken in log space.
 """
 
-import dataclasses
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, PyTree
 from .adapter import fit
 
@@ -25,8 +25,7 @@ __all__ = ["Mixture", "gaussian", "gaussian_mixture"]
 _turn = partial(jnp.einsum, precision="highest")
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Mixture:
     """K Gaussians over events of shape (D...), diagonal or in eigenvectors.
 

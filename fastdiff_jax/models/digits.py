@@ -23,10 +23,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, PyTree
 
 __all__ = ["NULL_LABEL", "SHAPE", "Digits", "load"]
@@ -36,8 +36,7 @@ SHAPE = (8, 8, 1)
 _WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Digits:
     """The digits network as a denoiser; x is (B, 8, 8, 1), labels (B,) or None."""
 

@@ -8,13 +8,13 @@ import jax
 
 from ..engine import Info, State
 from ..plan import Level, Plan, Row
+from ..trees import pytree
 from .langevin import Langevin
 
 __all__ = ["Chain", "chain"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Chain:
     """Moves in order; a plain function is static, in place of a None in `moves`."""
 

@@ -17,14 +17,14 @@ import numpy as np
 
 from ..engine import Info, State
 from ..plan import Level, Plan, Row
+from ..trees import pytree
 from ..typing import Array, ArrayLike
 from ._common import at_level, concrete, floats, put, refuse_open_rows, spread
 
 __all__ = ["LinearPart", "colourise", "linear_part"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class LinearPart:
     """The move of `linear_part` and `colourise`."""
 

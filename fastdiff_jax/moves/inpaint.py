@@ -13,14 +13,14 @@ import numpy as np
 
 from ..engine import Info, State
 from ..plan import Level, Plan, Row
+from ..trees import pytree
 from ..typing import PyTree
 from ._common import at_level, concrete, floats, put, refuse_open_rows, spread
 
 __all__ = ["Inpaint", "inpaint"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Inpaint:
     """The move of `inpaint`."""
 

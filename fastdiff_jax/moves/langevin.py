@@ -17,14 +17,14 @@ import numpy as np
 from ..engine import Info, State
 from ..numerics import mix
 from ..plan import Level, Plan, Row
+from ..trees import pytree
 from ..typing import Array, PyTree
 from ._common import batch_of, concrete, put, refuse_open_rows
 
 __all__ = ["Langevin", "langevin"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Langevin:
     """The move of `langevin`."""
 

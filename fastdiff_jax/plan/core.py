@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from ..numerics import history_terms, mix, namespace
+from ..trees import pytree
 from ..typing import Array, PyTree
 
 __all__ = [
@@ -105,8 +106,7 @@ class Row(NamedTuple):
     active: Array | None = None  # (R,) bool; None: every row is
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Plan:
     """A sampler: rows of weights, how to start, and the level of the sample.
 

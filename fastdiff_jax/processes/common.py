@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
+from .. import trees
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 
@@ -26,9 +26,7 @@ def register(*constants: str) -> Any:
     def wrap(cls: type) -> type:
         cls = dataclasses.dataclass(frozen=True)(cls)
         static = [f.name for f in dataclasses.fields(cls) if f.name not in constants]
-        return jax.tree_util.register_dataclass(
-            cls, data_fields=list(constants), meta_fields=static
-        )
+        return trees.register(cls, constants, tuple(static))
 
     return wrap
 

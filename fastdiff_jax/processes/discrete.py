@@ -4,10 +4,10 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from ..numerics import as_float
+from ..trees import pytree
 from ..typing import Array, ArrayLike
 
 __all__ = ["tabulated", "vp_discrete"]
@@ -15,7 +15,7 @@ __all__ = ["tabulated", "vp_discrete"]
 Interpolation = Literal["log_alpha", "rho"]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class VPDiscrete:
     """Variance preserving, known at labels 0..N-1; label -1 is the clean data.
@@ -128,7 +128,7 @@ class VPDiscrete:
         return t
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tabulated:
     """A path known at a list of levels only; time counts them, 0 = the last one."""

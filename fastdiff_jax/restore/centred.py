@@ -28,6 +28,7 @@ from ..guidance._wrap import carry_of, check_inner
 from ..models.adapter import Model, fit
 from ..numerics import namespace
 from ..plan import Plan
+from ..trees import pytree
 from ..typing import Array, Context, Denoiser, Key, Process, PyTree
 from .network import Restorer
 
@@ -45,8 +46,7 @@ def spread_over(y: PyTree, x: PyTree, k: Any = 1.0) -> PyTree:
     return jax.tree.map(leaf, y, x)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class _Function:
     """A plain function as a denoiser that may stand inside a pytree."""
 
@@ -58,8 +58,7 @@ class _Function:
         return self.fn(x, context, carry)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Centred:
     """A denoiser of x as one of x - k y: (u, ...) -> D(u + k y) - k y.
 

@@ -5,7 +5,6 @@ first_state     x_T = k y + sigma_T z
 normalized      the network sees x / sqrt(sigma^2 + variance)
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from ..engine import prior
 from ..guidance._wrap import carry_of, check_inner
 from ..models.adapter import Model, fit
+from ..trees import pytree
 from ..typing import Context, Denoiser, Key, Process, PyTree
 from .centred import (
     _degraded,
@@ -33,8 +33,7 @@ __all__ = [
 ]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class WithEndpoint:
     """A denoiser that returns (D, y); y is an argument of the compiled run."""
 
@@ -126,8 +125,7 @@ def first_state(
     return jax.tree.map(jnp.add, z, shift)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Normalized:
     """A denoiser that sees x / sqrt(sigma^2 + variance)."""
 

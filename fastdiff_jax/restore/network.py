@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from ..models.adapter import Model, fit
 from ..models.adapter import denoiser as plain
+from ..trees import pytree
 from ..typing import Array, Context, Process, PyTree
 
 __all__ = ["Restorer", "denoiser"]
@@ -48,8 +49,7 @@ class _WithInput:
         return self.fn(*([params] if self.parameters else []), x, y, t, *condition)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Restorer:
     """A network of (x, y, t) as a denoiser; a pytree, new numbers do not recompile."""
 

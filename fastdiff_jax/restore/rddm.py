@@ -18,6 +18,7 @@ import numpy as np
 from .. import solvers
 from ..models.adapter import fit
 from ..plan import Plan
+from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, Process, PyTree
 from .network import Restorer, denoiser
 
@@ -27,8 +28,7 @@ _OUTPUTS = ("both", "residual", "noise")
 _ORDERS = ("together", "residual_first", "noise_first")
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class ResidualModel:
     """A network as the pair (R, E): for `solvers.residual_noise`, not for others."""
 

@@ -14,7 +14,6 @@ finite at a = 1/2, where x has forgotten x_0: sampling starts there, at
 y / 2 + sqrt(3/4) z.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 from .. import solvers
 from ..models.adapter import fit
 from ..plan import Plan
+from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, Process, PyTree
 from .network import Restorer, denoiser
 from .resshift import labels
@@ -31,8 +31,7 @@ from .resshift import labels
 __all__ = ["ResidualNoise", "resfusion", "resnoise_denoiser"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class ResidualNoise:
     """A network of the residual noise rho as a denoiser."""
 

@@ -12,22 +12,20 @@ broadcast cannot hold: it is applied to x before `sample`, not a row of the plan
 multistep plan starts afresh after it.
 """
 
-import dataclasses
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import plan
+from ..trees import pytree
 from ..typing import Array, ArrayLike, Process
 
 __all__ = ["Gaussian", "fit_gaussian", "jump", "teleport"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Gaussian:
     """N(mean, U diag(spectrum) U^T) over events of shape (D...), flattened to d.
 
