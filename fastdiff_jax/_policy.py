@@ -1,16 +1,17 @@
 """What makes a row of a plan a Gaussian decision: its mean, its density, the checks."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import engine
+from .engine.noise import batch_of
 from .engine.rows import floating
+from .hooks import carry_of, check_inner
 from .numerics import scale
-from .plan import Plan, Row
+from .plan import Plan, Row, point_weights
 from .typing import Array, Denoiser, Key, PyTree
 
 __all__ = ["density", "deviation", "mean_of", "start", "trusted"]
@@ -30,15 +31,9 @@ def deviation(row: Row, like: PyTree) -> PyTree:
     return jax.tree.map(jnp.abs, scale(row.advance.noise, ones))
 
 
-def batched(x: PyTree) -> bool:
-    """Whether the leaves share a leading axis: a batch, as the engine counts it."""
-    sizes = {v.shape[0] if v.ndim else None for v in jax.tree.leaves(x)}
-    return len(sizes) == 1 and None not in sizes
-
-
 def density(row: Row, reached: PyTree, expected: PyTree, mean: bool) -> Array:
     """Log N(reached; expected, c^2) per sample, over the elements that have noise."""
-    batch = int(batched(reached))
+    batch = int(batch_of(reached) is not None)
 
     def leaf(v: Array, m: Array, c: Array) -> tuple[Array, Array]:
         axes = tuple(range(batch, v.ndim))
@@ -59,14 +54,11 @@ def density(row: Row, reached: PyTree, expected: PyTree, mean: bool) -> Array:
 def start(plan: Plan, denoiser: Denoiser, x: PyTree, key: Key | None) -> engine.State:
     """The state before the first row, after checking plan and denoiser."""
     check(plan)
-    check_plan = getattr(denoiser, "check_plan", None)
-    if check_plan is not None:
-        check_plan(plan)
+    check_inner(denoiser, plan)
     x = floating(x)
     if any(jnp.iscomplexobj(v) for v in jax.tree.leaves(x)):
         raise ValueError("x must be real: the density is that of real noise.")
-    carry = getattr(denoiser, "initial_carry", None)
-    return engine.init(plan, x, key, carry=None if carry is None else carry(x))
+    return engine.init(plan, x, key, carry=carry_of(denoiser, x))
 
 
 def check(plan: Plan) -> None:
@@ -108,20 +100,15 @@ def _ends_steps(rows: Row) -> bool:
     """Whether every row leaves point = anchor, as far as the weights are concrete."""
     return all(
         not isinstance(w, np.ndarray) or bool((w == value).all())
-        for w, value in _predict(rows)
+        for w, value in point_weights(rows)
     )
 
 
 def trusted(plan: Plan, scores: Array) -> Array:
     """The scores; NaN if traced weights turn out to have rows that end no step."""
-    traced = [(w, v) for w, v in _predict(plan.rows) if not isinstance(w, np.ndarray)]
+    traced = [
+        (w, v) for w, v in point_weights(plan.rows) if not isinstance(w, np.ndarray)
+    ]
     for w, value in traced:
         scores = jnp.where((jnp.asarray(w) == value).all(), scores, jnp.nan)
     return scores
-
-
-def _predict(rows: Row) -> list[tuple[Any, float]]:
-    """Weights of the point's move, and what they are where the row ends a step."""
-    p = rows.predict
-    parts = ((p.anchor, 1.0), (p.history, 0.0), (p.bias, 0.0))
-    return [(w, value) for tree, value in parts for w in jax.tree.leaves(tree)]

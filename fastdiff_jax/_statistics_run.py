@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .hooks import carry_of
 from .typing import Array, Context, Denoiser, Key, Process, PyTree
 
 __all__ = ["Run", "slope_over_nodes"]
@@ -108,9 +109,8 @@ class Run:
 
     def _predict(self, denoiser: Any, x: Array, level: Array) -> Array:
         denoiser = self.denoiser if denoiser is None else denoiser
-        start = getattr(denoiser, "initial_carry", None)
         context = Context(jnp.int32(0), level[0], level[1], level[2], self.controls)
-        found, _ = denoiser(x, context, None if start is None else start(x))
+        found, _ = denoiser(x, context, carry_of(denoiser, x))
         return found.astype(x.dtype)
 
     def _slope(self, denoiser: Any, x0: Array, index: Array, weight: Array) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ._adaptive import PID, AdaptiveInfo, Power, Problem, Settings, rms, solve
 from .engine.rows import floating, like_state
+from .hooks import carry_of
 from .numerics import mix
 from .plan import Level
 from .solvers._singlestep import VARIANTS
@@ -220,8 +221,7 @@ def _run(
             atol,
             (end, lam[1]),
         )
-        begin = getattr(denoiser, "initial_carry", None)
-        carry = None if begin is None else begin(x)
+        carry = carry_of(denoiser, x)
         return solve(problem, x, carry, (start, lam[0]), h_init, numbers[5])
 
     if not batched:

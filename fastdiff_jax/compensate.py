@@ -21,6 +21,7 @@ import optax
 from . import engine
 from ._cascade import fit_cascade as fit_cascade
 from ._cascade import predict_ratios as predict_ratios
+from .hooks import carry_of
 from .numerics import levels
 from .plan import Plan
 from .solvers import dc_solver, unipc
@@ -159,8 +160,7 @@ def search(
     first = table(np.full(steps, 0.5))
     live = (np.asarray(first.rows.push.evaluation)[:, 0, 0] != 1).reshape(steps, -1)
     walk = _Walk(denoiser, table, steps, bound, iterations, learning_rate)
-    carry = getattr(denoiser, "initial_carry", None)
-    state = engine.init(first, x, carry=None if carry is None else carry(x))
+    state = engine.init(first, x, carry=carry_of(denoiser, x))
     ratios, errors, plain = np.ones(steps), np.zeros(steps), np.zeros(steps)
     for i in range(steps):
         goal = jax.tree.map(lambda v, i=i: v[i], target)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..hooks import carry_of
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, Denoiser, PyTree
 
@@ -160,8 +161,7 @@ class Lifted:
 
     def initial_carry(self, u: PyTree) -> PyTree:
         """The inner denoiser's, for the data's own shape."""
-        start = getattr(self.inner, "initial_carry", None)
-        return None if start is None else start(jax.tree.map(lambda v: v[:, 0], u))
+        return carry_of(self.inner, jax.tree.map(lambda v: v[:, 0], u))
 
 
 def lift(inner: Denoiser, process: Any = None) -> Lifted:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ..engine.rows import like_state
+from ..hooks import carry_of
 from ..typing import Array, Context, Key, PyTree
 from ._clock import clock_of, level_at
 
@@ -78,8 +79,7 @@ def run(
     start, end, rtol, atol = (jnp.asarray(v, dtype) for v in numbers)
     first, last = (clock_of(process, t).astype(dtype) for t in (end, start))
     top = jnp.hypot(process.alpha(start), process.sigma(start)).astype(dtype)
-    begin = getattr(denoiser, "initial_carry", None)
-    carry = None if begin is None else begin(jax.tree.map(lambda v: v[:1], x))
+    carry = carry_of(denoiser, jax.tree.map(lambda v: v[:1], x))
     if jax.tree.leaves(carry):
         raise ValueError(
             "the likelihood needs a denoiser without a memory: an adaptive solver "

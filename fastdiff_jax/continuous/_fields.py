@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine.rows import like_state
+from ..hooks import carry_of
 from ..plan import Level
 from ..typing import Array, ArrayLike, Context, Denoiser, Process, PyTree
 from ._clock import clock_of, level, level_at
@@ -98,8 +99,7 @@ class Denoised(eqx.Module):
 
     def at(self, at: Level, x: PyTree) -> PyTree:
         """The data prediction."""
-        begin = getattr(self.denoiser, "initial_carry", None)
-        carry = None if begin is None else begin(x)
+        carry = carry_of(self.denoiser, x)
         if jax.tree.leaves(carry):
             raise ValueError(
                 "diffrax needs a denoiser without a memory: it evaluates at trial "

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine.rows import floating, level_of, like_state
+from ..hooks import carry_of, check_inner
 from ..numerics import Levels, levels
 from ..plan import Plan
 from ..typing import ArrayLike, Context, Denoiser, Process, PyTree
@@ -161,15 +162,12 @@ def adjoint_run(made: Adjoint, denoiser: Denoiser, x: PyTree) -> PyTree:
         ValueError: a denoiser with a state.
     """
     x = floating(x)
-    start = getattr(denoiser, "initial_carry", None)
-    if start is not None and jax.tree.leaves(start(x)):
+    if jax.tree.leaves(carry_of(denoiser, x)):
         raise ValueError(
             "the adjoint needs a stateless denoiser: the run backward has no carry to "
             "give it. Unwrap the caching, or differentiate fd.sample."
         )
-    check_plan = getattr(denoiser, "check_plan", None)
-    if check_plan is not None:
-        check_plan(made.forward)
+    check_inner(denoiser, made.forward)
     row = jax.tree.map(lambda v: v[0], made.backward.rows)
     last = level_of(row, x).level  # where the run ends, in the state's dtype
     denoiser = hoisted(denoiser, x, last)

@@ -28,6 +28,7 @@ import numpy as np
 from .. import solvers
 from ..engine.noise import keys_of
 from ..engine.rows import floating
+from ..hooks import check_inner
 from ..numerics import check_times
 from ..typing import Array, Denoiser, Key, Process, PyTree
 from ._augmented import Settings, compiled, normal_log_prob, run, size_of
@@ -281,6 +282,4 @@ def _check_path(process: Process, denoiser: Denoiser, start: Any, end: Any) -> N
             f"sigma is 0 at end={end:g}, where the density need not exist. End above "
             f"the clean time, e.g. end={process.end:g}."
         )
-    check = getattr(denoiser, "check_plan", None)
-    if check is not None:
-        check(solvers.ddim(process, ts))
+    check_inner(denoiser, solvers.ddim(process, ts))

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 from ..typing import Array, Key, PyTree
 
-__all__ = ["START", "keys_of", "needed", "normal", "prior", "side_noise"]
+__all__ = ["START", "batch_of", "keys_of", "needed", "normal", "prior", "side_noise"]
 
 START, _PRIOR = 2**32 - 2, 2**32 - 1  # row numbers no plan reaches: own noise streams
 _SIDE = 2**32 - 3
 
 
-def _batched(x: PyTree) -> int | None:
+def batch_of(x: PyTree) -> int | None:
     """Size of the leading axis that all leaves share, None if they do not."""
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(x)}
     return sizes.pop() if len(sizes) == 1 else None
@@ -24,7 +24,7 @@ def keys_of(key: Any, x: PyTree) -> Key:
     """One key per sample: given, or sample i's is fold_in(key, i)."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
-    batch = _batched(x)
+    batch = batch_of(x)
     if key.ndim == 0:
         if batch is None:
             return key

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..hooks import carry_of, check_inner
 from ..plan import Level, Plan, Row
 from ..typing import Context, Denoiser, Key, NoiseSource, PyTree
 from .noise import needed
@@ -159,8 +160,7 @@ def _sample(
         first = noise(jnp.asarray(-1), floating(x))
     if noise is None and plan.stochastic:
         needed(key)
-    start = getattr(denoiser, "initial_carry", None)
-    carry = None if start is None else start(floating(x))
+    carry = carry_of(denoiser, floating(x))
     state = init(plan, x, key, carry=carry, noise=first)
     state, kept = run(
         plan,
@@ -250,9 +250,7 @@ def sample(
         _check_controls(controls, plan)
         plan = _with_controls(plan, controls)
     for part in (denoiser, noise, post):
-        check_plan = getattr(part, "check_plan", None)
-        if check_plan is not None:
-            check_plan(plan)
+        check_inner(part, plan)
     parts, options = {}, {}
     for name, part in {"denoiser": denoiser, "noise": noise, "post": post}.items():
         # a function is compiled in; a pytree, callable or not, is an argument

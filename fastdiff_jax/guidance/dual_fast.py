@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..hooks import carry_of, check_inner
 from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
-from ._wrap import check_inner
 
 __all__ = ["DualFast", "dual_fast", "dual_fast_schedule"]
 
@@ -67,8 +67,7 @@ class DualFast:
 
     def initial_carry(self, x: PyTree) -> _Carry:
         """Nothing known yet."""
-        start = getattr(self.inner, "initial_carry", None)
-        inner = None if start is None else start(x)
+        inner = carry_of(self.inner, x)
         return _Carry(inner, jax.tree.map(jnp.zeros_like, x), jnp.zeros((), bool))
 
     def check_plan(self, plan: Any) -> None:

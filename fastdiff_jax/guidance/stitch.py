@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..hooks import carry_of, check_inner
 from ..trees import pytree
 from ..typing import ArrayLike, Context, Denoiser, PyTree
-from ._wrap import carry_of, check_inner
 
 __all__ = ["Stitched", "stitch", "stitch_schedule"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..hooks import carry_of, check_inner
 from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
-from ._wrap import carry_of, check_inner
 
 __all__ = ["Transformed", "clip", "dynamic_threshold"]
 

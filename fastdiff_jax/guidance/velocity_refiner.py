@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..hooks import carry_of, check_inner
 from ..trees import pytree
 from ..typing import Array, Context, Denoiser, Process, PyTree
-from ._wrap import check_inner
 
 __all__ = ["VelocityRefined", "velocity_refiner"]
 
@@ -79,9 +79,8 @@ class VelocityRefined:
 
     def initial_carry(self, x: PyTree) -> _Carry:
         """No velocity yet: the first row runs the model."""
-        start = getattr(self.inner, "initial_carry", None)
         zeros = jax.tree.map(jnp.zeros_like, x)
-        return _Carry(None if start is None else start(x), zeros, zeros)
+        return _Carry(carry_of(self.inner, x), zeros, zeros)
 
     def check_plan(self, plan: Any) -> None:
         """ValueError for rows this cannot serve."""

@@ -8,24 +8,17 @@ import numpy as np
 
 from ..engine import State, side_noise
 from ..numerics import mix
-from ..plan import Level, Plan
+from ..plan import Level, Plan, point_weights
 from ..typing import Array, Key, PyTree
 
 __all__ = [
     "at_level",
-    "batch_of",
     "concrete",
     "floats",
     "put",
     "refuse_open_rows",
     "spread",
 ]
-
-
-def batch_of(x: PyTree) -> int | None:
-    """The number of samples in x: the leading axis all leaves share, None for one."""
-    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(x)}
-    return sizes.pop() if len(sizes) == 1 else None
 
 
 def floats(value: Any) -> Array:
@@ -91,15 +84,12 @@ def concrete(*values: Any) -> bool:
 
 def refuse_open_rows(plan: Plan, name: str) -> None:
     """ValueError for a plan with a row whose point is not a solution at a level."""
-    move = plan.rows.predict
-    if not concrete(move):
+    weights = point_weights(plan.rows)
+    if not concrete(weights):
         return
     still = np.ones(plan.length, bool)
-    for weight in jax.tree.leaves(move.anchor):
-        still &= (np.asarray(weight).reshape(plan.length, -1) == 1).all(axis=1)
-    rest = (move.history, move.noise, move.register, move.bias)
-    for weight in jax.tree.leaves(rest):
-        still &= (np.asarray(weight).reshape(plan.length, -1) == 0).all(axis=1)
+    for weight, value in weights:
+        still &= (np.asarray(weight).reshape(plan.length, -1) == value).all(axis=1)
     if not still.all():
         row = int(np.argmin(still))
         raise ValueError(

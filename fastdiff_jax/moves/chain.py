@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from ..engine import Info, State
+from ..hooks import check_inner
 from ..plan import Level, Plan, Row
 from ..trees import pytree
 from .langevin import Langevin
@@ -30,9 +31,7 @@ class Chain:
     def check_plan(self, plan: Plan) -> None:
         """As each of the moves."""
         for move, function in zip(self.moves, self.functions, strict=True):
-            check = getattr(move if function is None else function, "check_plan", None)
-            if check is not None:
-                check(plan)
+            check_inner(move if function is None else function, plan)
 
 
 def chain(*moves: Callable) -> Chain:

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import Info, State
+from ..engine.noise import batch_of
 from ..numerics import mix
 from ..plan import Level, Plan, Row
 from ..trees import pytree
 from ..typing import Array, PyTree
-from ._common import batch_of, concrete, put, refuse_open_rows
+from ._common import concrete, put, refuse_open_rows
 
 __all__ = ["Langevin", "langevin"]
 

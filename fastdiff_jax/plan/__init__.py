@@ -6,6 +6,7 @@ from .build import multistep as multistep
 from .build import runge_kutta as runge_kutta
 from .build import take as take
 from .checks import check as check
+from .checks import point_weights as point_weights
 from .checks import replay as replay
 from .checks import validate as validate
 from .combine import pad as pad
@@ -21,6 +22,7 @@ from .core import Row as Row
 from .core import Start as Start
 from .elements import per_element as per_element
 from .methods import between as between
+from .methods import corrected as corrected
 from .methods import one_step as one_step
 from .serial import from_json as from_json
 from .serial import load as load

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from ..numerics import Levels
-from .core import Plan, convert, move
+from .core import Plan, Row, convert, move
 
-__all__ = ["check", "replay", "validate"]
+__all__ = ["check", "point_weights", "replay", "validate"]
 
 
 def validate(plan: Plan) -> None:
@@ -42,6 +42,18 @@ def validate(plan: Plan) -> None:
                 f"plan slots must lie in 0..{plan.slots - 1}, got {slot.min()} to "
                 f"{slot.max()}: the history is too small."
             )
+
+
+def point_weights(rows: Row) -> list[tuple[Any, float]]:
+    """Weights of the point's move, and what each is where the row ends a step.
+
+    There the point is the anchor, a solution at the level reached; elsewhere it is a
+    stage, or a prediction that the next row corrects.
+    """
+    move = rows.predict
+    rest = (move.history, move.noise, move.register, move.bias)
+    parts = [(move.anchor, 1.0), *((tree, 0.0) for tree in rest)]
+    return [(w, value) for tree, value in parts for w in jax.tree.leaves(tree)]
 
 
 def replay(plan: Plan, predict: Any, x: float, z: np.ndarray | None = None) -> Any:

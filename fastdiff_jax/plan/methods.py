@@ -6,11 +6,11 @@ import numpy as np
 
 from ..numerics import Levels, exponential_weights, keep_factor, namespace
 from ..typing import Array, Process
-from .build import basis, runge_kutta, take
+from .build import basis, build, runge_kutta, take
 from .checks import check
-from .core import Level, Plan
+from .core import Level, Move, Plan, Register
 
-__all__ = ["between", "one_step"]
+__all__ = ["between", "corrected", "one_step"]
 
 
 def between(process: Process, lv: Levels, rows: np.ndarray, lam: Array) -> Level:
@@ -84,6 +84,63 @@ def one_step(
         closes=closes,
     )
     check(made, lv, prediction)
+    return made
+
+
+def corrected(
+    lv: Levels,
+    *,
+    prediction: str,
+    keep: Array,
+    predict: Array,
+    correct: Array,
+    steps: np.ndarray,
+    noise: Array | None = None,
+    push: Array | None = None,
+) -> Plan:
+    """Predictor-corrector with one evaluation per step: N rows.
+
+    Row i evaluates at the predicted point, corrects step i - 1 from its own start with
+    that evaluation (and its own old z), draws z, and predicts step i.
+
+    Args:
+        lv: levels of the grid, N + 1.
+        prediction: 'data' or 'noise', what the evaluations are.
+        keep: weight of the state over each step, (N, ...).
+        predict: weights of the predictors, newest first, (N, ..., J).
+        correct: weights of the correctors, newest (the step's end) first, (N, ..., C).
+        steps: which steps are corrected, (N,) bool.
+        noise: standard deviation of each step's noise, None for none.
+        push: what is stored, see `build`.
+
+    Returns:
+        A plan; a deterministic one is checked on a constant.
+    """
+    xp = namespace(keep, predict, correct)
+    use = np.concatenate([[False], steps[:-1]])  # row i corrects step i - 1
+    before = np.maximum(np.arange(lv.steps) - 1, 0)
+    use = use.reshape((-1,) + (1,) * (keep.ndim - 1))
+    weights = xp.moveaxis(xp.where(use[..., None], correct[before], 0.0), -1, 1)
+    again = noise is not None and bool(use.any())
+    latest = Register(xp.zeros_like(keep), xp.ones_like(keep))  # holds the row's z
+    level = take(lv, slice(None, -1))
+    made = build(
+        level,
+        take(lv, -1),
+        convert=basis(level, prediction),
+        advance=Move(
+            anchor=xp.where(use, keep[before], 0.0),
+            point=xp.where(use, 0.0, xp.ones_like(keep)),
+            evaluation=weights[:, :1],
+            history=weights[:, 1:] if weights.shape[1] > 1 else None,
+            register=xp.where(use, noise[before], 0.0) if again else None,
+        ),
+        predict=Move(anchor=keep, history=xp.moveaxis(predict, -1, 1), noise=noise),
+        push=push,
+        register=latest if again else None,
+    )
+    if noise is None:
+        check(made, lv, prediction)
     return made
 
 

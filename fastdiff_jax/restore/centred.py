@@ -24,7 +24,7 @@ import numpy as np
 from ..engine import prior
 from ..engine import sample as run_plan
 from ..engine.rows import floating
-from ..guidance._wrap import carry_of, check_inner
+from ..hooks import carry_of, check_inner
 from ..models.adapter import Model, fit
 from ..numerics import namespace
 from ..plan import Plan

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..engine import prior
-from ..guidance._wrap import carry_of, check_inner
+from ..hooks import carry_of, check_inner
 from ..models.adapter import Model, fit
 from ..trees import pytree
 from ..typing import Context, Denoiser, Key, Process, PyTree

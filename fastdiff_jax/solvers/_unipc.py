@@ -42,7 +42,6 @@ def assemble(
             on the new evaluation and the stored ones, newest first. None: the
             evaluation itself.
     """
-    xp = namespace(lv.lam)
     if isinstance(lv.lam, np.ndarray):  # a step of length zero has nothing to correct
         h = lv.h.reshape(lv.steps, -1)
         corrected = corrected & (h != 0).all(axis=1)
@@ -57,28 +56,15 @@ def assemble(
         lambda rows, p: _corrector(lv, rows, p, variant, prediction),
         order + 1,
     )
-    done = np.concatenate([[False], corrected[:-1]])  # row i corrects step i - 1
-    shape = (-1,) + (1,) * (keep.ndim - 1)
-    use = done.reshape(shape)
-    before = np.maximum(np.arange(lv.steps) - 1, 0)
-    weights = xp.where(use[..., None], correct[before], 0.0)
-    weights, predict = xp.moveaxis(weights, -1, 1), xp.moveaxis(predict, -1, 1)
-    level = plan.take(lv, slice(None, -1))
-    made = plan.build(
-        level,
-        plan.take(lv, -1),
-        convert=plan.basis(level, prediction),
-        advance=plan.Move(
-            anchor=xp.where(use, keep[before], 0.0),
-            point=xp.where(use, 0.0, xp.ones_like(keep)),
-            evaluation=weights[:, :1],
-            history=weights[:, 1:],
-        ),
-        predict=plan.Move(anchor=keep, history=predict),
+    return plan.corrected(
+        lv,
+        prediction=prediction,
+        keep=keep,
+        predict=predict,
+        correct=correct,
+        steps=corrected,
         push=push,
     )
-    plan.check(made, lv, prediction)
-    return made
 
 
 def _difference(

@@ -16,6 +16,7 @@ import numpy as np
 from .. import plan
 from ..numerics import Levels, as_float, levels, namespace
 from ..typing import Array, ArrayLike, Process
+from ._score_sde import ancestral_jump, jumps_plan
 
 __all__ = ["ddpm", "dpm2_ancestral", "euler_ancestral", "euler_maruyama"]
 
@@ -200,18 +201,7 @@ def ddpm(process: Process, ts: ArrayLike, *, variance: str = "posterior") -> pla
     if variance not in ("posterior", "large"):
         raise ValueError(f"variance must be 'posterior' or 'large', got {variance!r}.")
     lv = levels(process, ts)
-    share, up, _ = _split(lv, np.ones(()))
-    xp = namespace(share)
-    keep = share * lv.sigma[1:] / lv.sigma[:-1]
-    large = (variance == "large") & (lv.sigma[1:] > 0)
-    scale = xp.where(large, lv.sigma[:-1], lv.sigma[1:])
-    return plan.multistep(
-        lv,
-        prediction="data",
-        keep=keep,
-        weights=(lv.alpha[1:] - keep * lv.alpha[:-1])[..., None],
-        noise=scale * up,
-    )
+    return jumps_plan(lv, ancestral_jump(lv, variance))
 
 
 def _factors(eta: ArrayLike, s_noise: float) -> tuple[Array, Array]:

@@ -102,13 +102,15 @@ def sa_solver(
             lv, rate, rows, count, ahead, prediction, few_step
         )
 
-    return _assemble(
+    keep, noise = _transition(lv, rate, prediction)
+    return plan.corrected(
         lv,
-        rate,
-        gather_columns(before, weights(False), predictor_order),
-        gather_columns(after, weights(True), max(corrector_order, 1)),
-        after > 0,
-        prediction,
+        prediction=prediction,
+        keep=keep,
+        predict=gather_columns(before, weights(False), predictor_order),
+        correct=gather_columns(after, weights(True), max(corrector_order, 1)),
+        steps=after > 0,
+        noise=noise,
     )
 
 
@@ -179,47 +181,3 @@ def _transition(lv: Levels, rate: Array, prediction: str) -> tuple[Array, Array 
         keep = keep_factor(lv, prediction)
         noise = lv.alpha[1:] * root(rate * (high - low) * (high + low))
     return keep, noise if is_noisy(rate) else None
-
-
-def _assemble(
-    lv: Levels,
-    rate: Array,
-    predict: Array,
-    correct: Array,
-    corrected: np.ndarray,
-    prediction: str,
-) -> plan.Plan:
-    """Row i: correct step i - 1 with its own old z, draw z, predict step i."""
-    xp = namespace(lv.lam, rate)
-    keep, noise = _transition(lv, rate, prediction)
-    use = np.concatenate([[False], corrected[:-1]])  # row i corrects step i - 1
-    before = np.maximum(np.arange(lv.steps) - 1, 0)
-    use = use.reshape((-1,) + (1,) * (keep.ndim - 1))
-    weights = xp.moveaxis(xp.where(use[..., None], correct[before], 0.0), -1, 1)
-    again = noise is not None and bool(use.any())
-    level = plan.take(lv, slice(None, -1))
-    made = plan.build(
-        level,
-        plan.take(lv, -1),
-        convert=plan.basis(level, prediction),
-        advance=plan.Move(
-            anchor=xp.where(use, keep[before], 0.0),
-            point=xp.where(use, 0.0, xp.ones_like(keep)),
-            evaluation=weights[:, :1],
-            history=weights[:, 1:] if weights.shape[1] > 1 else None,
-            register=xp.where(use, noise[before], 0.0) if again else None,
-        ),
-        predict=plan.Move(
-            anchor=keep, history=xp.moveaxis(predict, -1, 1), noise=noise
-        ),
-        register=_latest(keep) if again else None,
-    )
-    if noise is None:
-        plan.check(made, lv, prediction)
-    return made
-
-
-def _latest(like: Array) -> plan.Register:
-    """A register that holds this row's z."""
-    xp = namespace(like)
-    return plan.Register(xp.zeros_like(like), xp.ones_like(like))
