@@ -1,11 +1,12 @@
-"""Dataclasses as pytrees, told apart by their class."""
+"""Dataclasses as pytrees, told apart by their class; functions as trees."""
 
 import dataclasses
 from typing import Any, TypeVar, dataclass_transform
 
-import jax
+import jax.core
 
-__all__ = ["pytree", "register"]
+__all__ = ["Function", "as_tree", "concrete", "is_function"]
+__all__ += ["known_by", "pytree", "register"]
 
 T = TypeVar("T")
 
@@ -52,7 +53,54 @@ def pytree(cls: type[T]) -> type[T]:
     """
     if "__dataclass_params__" not in vars(cls):
         cls = dataclasses.dataclass(frozen=True)(cls)
-    fields = dataclasses.fields(cls)  # pyright: ignore
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType] it is one
     static = tuple(f.name for f in fields if f.metadata.get("static", False))
     data = tuple(f.name for f in fields if f.name not in static)
     return register(cls, data, static)
+
+
+def concrete(*values: Any) -> bool:
+    """Whether every array can be looked at, outside of a trace."""
+    return not any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(values))
+
+
+def is_function(part: Any) -> bool:
+    """Whether a part is called and holds no arrays that jax could see."""
+    return callable(part) and jax.tree_util.all_leaves([part])
+
+
+@pytree
+class Function:
+    """A plain function as a tree: it is compiled in, one program per function."""
+
+    fn: Any = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, *args: Any) -> Any:
+        """What the function returns."""
+        return self.fn(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(object.__getattribute__(self, "fn"), name)
+
+
+def as_tree(part: Any) -> Any:
+    """A part as an argument of a compiled run: a function is a constant of it.
+
+    Arrays and parts that are pytrees, callable or not, stay as they are.
+
+    Example:
+        >>> jax.tree.leaves(as_tree(abs)), as_tree(2.0)
+        ([], 2.0)
+    """
+    return Function(part) if is_function(part) else part
+
+
+def known_by(*trees: Any) -> bool:
+    """Whether trees can key a compiled program: their constants have a hash."""
+    try:
+        hash(jax.tree.structure(trees))
+    except TypeError:
+        return False
+    return True

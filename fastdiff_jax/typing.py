@@ -1,12 +1,14 @@
 """Shared types: what a process is, what a denoiser is, what a denoiser is told."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
 
 __all__ = [
+    "CONTROLS",
     "Array",
     "ArrayLike",
     "Context",
@@ -15,13 +17,64 @@ __all__ = [
     "NoiseSource",
     "Process",
     "PyTree",
+    "check_controls",
+    "declare_control",
 ]
 
 Array: TypeAlias = jax.Array | np.ndarray
-ArrayLike: TypeAlias = jax.typing.ArrayLike
+ArrayLike: TypeAlias = jax.typing.ArrayLike | Sequence[Any]
 Key: TypeAlias = jax.Array
 PyTree: TypeAlias = Any
 NoiseSource: TypeAlias = PyTree | Callable[[Array, PyTree], PyTree]
+
+
+CONTROLS: dict[str, str] = {
+    "classifier_scale": "scale of `guidance.classifier`",
+    "dual_fast": "coefficient of `transforms.dual_fast`",
+    "guidance_scale": "scale of `guidance.cfg`",
+    "model": "which model of `transforms.stitch` runs",
+    "model_time": "the time that the network is told, in place of the process'",
+    "noise_time": "the clock of the noise in `solvers.residual_noise`",
+    "pool": "weights of the channels, for `augmented.lift`",
+    "refine": "stage of a refined step, for `transforms.velocity_refiner`",
+    "residual_time": "the clock of the residual in `solvers.residual_noise`",
+    "spread": "noise of the pooled channels, for `augmented.lift`",
+}
+"""Names of per-row values that a denoiser may read, and what each is."""
+
+
+def declare_control(name: str, meaning: str) -> None:
+    """Make a name of one's own legal among the controls of a plan.
+
+    Args:
+        name: what `context.control(name)` asks for.
+        meaning: one line for whoever reads the table.
+
+    Example:
+        >>> declare_control("temperature", "of my sampler's head")
+    """
+    CONTROLS[name] = meaning
+
+
+def _known(name: Any) -> None:
+    if name not in CONTROLS:
+        near = difflib.get_close_matches(str(name), CONTROLS, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown control {name!r}.{hint} Known: {', '.join(sorted(CONTROLS))}. "
+            "Declare one of your own with fd.declare_control(name, meaning)."
+        )
+
+
+def check_controls(controls: PyTree) -> None:
+    """Controls given by name have names that somebody may read.
+
+    Raises:
+        ValueError: an unknown name, with the nearest one.
+    """
+    if isinstance(controls, dict):
+        for name in controls:
+            _known(name)
 
 
 class Context(NamedTuple):
@@ -38,12 +91,23 @@ class Context(NamedTuple):
             that the denoiser carries itself. Guidance sets it.
     """
 
-    index: ArrayLike
-    time: ArrayLike
-    alpha: ArrayLike
-    sigma: ArrayLike
+    index: int | Array
+    time: float | Array
+    alpha: float | Array
+    sigma: float | Array
     controls: PyTree = None
     condition: PyTree = None
+
+    def control(self, name: str, default: Any = None) -> Any:
+        """The row's value of a control, the default if the plan has none.
+
+        Raises:
+            ValueError: a name that is not in `CONTROLS`.
+        """
+        _known(name)
+        if isinstance(self.controls, dict) and name in self.controls:
+            return self.controls[name]
+        return default
 
 
 @runtime_checkable
@@ -79,27 +143,27 @@ class Process(Protocol):
         """Lowest and highest legal time."""
         ...
 
-    def alpha(self, t: ArrayLike) -> Array:
+    def alpha(self, t: float | Array) -> Array:
         """Signal scale."""
         ...
 
-    def sigma(self, t: ArrayLike) -> Array:
+    def sigma(self, t: float | Array) -> Array:
         """Noise scale."""
         ...
 
-    def half_log_snr(self, t: ArrayLike) -> Array:
+    def half_log_snr(self, t: float | Array) -> Array:
         """Lambda = log(alpha / sigma)."""
         ...
 
-    def half_log_snr_inverse(self, half_log_snr: ArrayLike) -> Array:
+    def half_log_snr_inverse(self, half_log_snr: float | Array) -> Array:
         """The time at which lambda has the given value."""
         ...
 
-    def rates(self, t: ArrayLike) -> tuple[Array, Array]:
+    def rates(self, t: float | Array) -> tuple[Array, Array]:
         """D alpha / dt and d sigma / dt."""
         ...
 
-    def model_time(self, t: ArrayLike) -> Array:
+    def model_time(self, t: float | Array) -> Array:
         """What a network trained on this process expects as its time input."""
         ...
 
@@ -109,11 +173,12 @@ class Denoiser(Protocol):
 
     The prediction has the structure and shapes of x. A plan that integrates several
     quantities takes a tuple of such trees. A stateless denoiser returns the carry it
-    got. A stateful one may define `initial_carry(x)`.
+    got. A stateful one may define `initial_carry(x)`; one that returns something else
+    than the data prediction names it in `gives`.
     """
 
     def __call__(
-        self, x: PyTree, context: Context, carry: PyTree
+        self, x: PyTree, context: Context, carry: PyTree, /
     ) -> tuple[PyTree, PyTree]:
         """The prediction at x, and the carry for the next row."""
         ...

@@ -5,6 +5,7 @@ import numpy as np
 import fastdiff_jax as fd
 
 from . import mixture as m
+from .table import spoiled
 
 
 def run(plan, x, predict=m.predict):
@@ -36,9 +37,6 @@ def wrong(build, factor=1.02):
     """The builder with every weight on stored evaluations a little off."""
 
     def planted(process, ts):
-        plan = build(process, ts)
-        advance = plan.rows.advance
-        advance = advance._replace(history=advance.history * factor)
-        return fd.Plan(plan.rows._replace(advance=advance), plan.end, plan.start)
+        return spoiled(build(process, ts), older=factor)
 
     return planted

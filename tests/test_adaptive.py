@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastdiff_jax as fd
-from fastdiff_jax.adaptive import PID, Power, dpm_solver_adaptive
+from fastdiff_jax.continuous import PID, Power, dpm_solver_adaptive
 
 from . import mixture as m
 from .oracles import dpm_singlestep as o
@@ -26,6 +26,7 @@ def loop(x, **options):
     return o.adaptive(PATH, m.predict, x, ENDS["start"], ENDS["end"], kind, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "prediction"), [(3, "noise"), (2, "data")])
 def test_equals_the_naive_loop_sample_by_sample(order, prediction):
     options = {"order": order, "prediction": prediction, "rtol": 0.02}
@@ -97,6 +98,7 @@ def test_jit_and_vmap_freeze_what_is_done():
     np.testing.assert_array_equal(own.nfe.ravel(), info.nfe)
 
 
+@pytest.mark.slow
 def test_trees_of_unequal_rank():
     """The error is the root mean square over all of a sample's elements."""
 

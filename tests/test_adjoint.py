@@ -51,14 +51,15 @@ def plain(plan, model, x):
 
 @pytest.fixture(scope="module")
 def exact():
-    plan = fd.solvers.rho_rk(PROCESS, times(400), method="rk4")
+    plan = fd.solvers.rho_rk(PROCESS, times(400), variant="rk4")
     return flat(plain(plan, MODEL, X)[1])
 
 
 def padded(made):
     """One shape, and so one compiled program, for every method and step count."""
     plans = [
-        fd.plan.pad(p, 320, slots=3, writes=1) for p in (made.forward, made.backward)
+        fd.plan.pad(p, 320, registers=4, writes=2)
+        for p in (made.forward, made.backward)
     ]
     return dataclasses.replace(made, forward=plans[0], backward=plans[1])
 
@@ -78,7 +79,7 @@ def test_gradients_have_the_order_of_the_method(method, exact):
 def test_value_and_gradient_against_reverse_mode_through_the_table(method):
     ts = times(40)
     table = {"heun": "heun2"}.get(method, method)
-    plan = fd.plan.pad(fd.solvers.rho_rk(PROCESS, ts, method=table), 320, slots=3)
+    plan = fd.plan.pad(fd.solvers.rho_rk(PROCESS, ts, variant=table), 320, registers=4)
     want, of = plain(plan, MODEL, X)
     got, by = slope(padded(adjoint_plan(PROCESS, ts, method=method)), MODEL, X)
     assert_allclose(got, want, rtol=1e-12)
@@ -100,6 +101,7 @@ def closed(ts, process):
     return lambda model, x: (end(model, x) ** 2).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["noise", "data"])
 def test_gaussian_data_with_exact_ends(prediction):
     """Clean end in both forms; the start at alpha = 0 in data prediction only."""
@@ -189,6 +191,7 @@ def temp(function, *args):
     return found.temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_steps():
     model, x = small(width=32, batch=400), np.zeros((400, 2))
 
@@ -219,6 +222,7 @@ def test_any_plan_goes_forward(exact):
     assert made.forward.nfe == 60
 
 
+@pytest.mark.slow
 def test_vmap_trees_and_single_precision():
     made = adjoint_plan(PROCESS, times(20))
 

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 import fastdiff_jax as fd
-from fastdiff_jax import analysis, plots
+from fastdiff_jax import analysis
+from fastdiff_jax.reports import plots
+
+from .table import with_rows
 
 S = fd.solvers
 VP, EDM, FLOW = fd.processes.vp_linear(), fd.processes.edm(), fd.processes.flow()
@@ -28,7 +31,8 @@ def grid(process, steps, power=1.0, low=-3.0, high=3.0):
 
 def _cases():
     found = {}
-    for name, solver in sorted(S.SOLVERS.items()):
+    plain = {name: line for name, line in S.SOLVERS.items() if not line.needs}
+    for name, solver in sorted(plain.items()):
         for order in solver.orders or (None,):
             option = {} if order is None else {"order": order}
             label = name if order is None else f"{name} {order}"
@@ -45,26 +49,18 @@ def _cases():
 
 
 def churned():
-    """Two Euler steps on EDM with a start move and a predict move that add noise."""
+    """Two Euler steps on EDM; the start and the first point get noise of their own."""
     p = fd.plan
     level = p.Level(*(np.array(v) for v in ([5.0, 1.5], [1.0, 1.0], [5.0, 1.5])))
     ratio = np.array([1.0 / 5.0, 0.1 / 1.5])
+    sample = ratio * p.register(0) + (1 - ratio) * p.prediction()
+    raised = np.array([np.sqrt(1.5**2 - 1.0**2), 0.0])
     return p.build(
         level,
         p.Level(np.float64(0.1), np.float64(1.0), np.float64(0.1)),
-        convert=p.basis(level, "data"),
-        advance=p.Move(
-            np.array([ratio[0], 0.0]),
-            None,
-            point=np.array([0.0, ratio[1]]),
-            evaluation=(1 - ratio)[:, None],
-        ),
-        predict=p.Move(
-            np.ones(2), None, noise=np.array([np.sqrt(1.5**2 - 1.0**2), 0.0])
-        ),
-        start=p.Start(np.ones(()), np.ones(()), point_noise=np.float64(3.0))._replace(
-            anchor_noise=np.float64(3.0)
-        ),
+        [(0, sample + raised * p.NOISE)],
+        sample=sample,
+        start={0: p.register(0) + np.array([3.0]) * p.NOISE},
     )
 
 
@@ -98,6 +94,7 @@ def compiled():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", CASES)
 def test_transfer_is_what_the_engine_does(label):
     plan, state, mean, noise = compiled()[label]
@@ -165,8 +162,9 @@ def test_per_element_weights_act_on_their_own_variance():
 
 def test_biases_are_the_constant():
     plan = S.ddim(VP, grid(VP, 4))
-    move = plan.rows.advance._replace(bias=np.array([0.0, 0.0, 0.0, 0.25]))
-    biased = dataclasses.replace(plan, rows=plan.rows._replace(advance=move))
+    bias = np.zeros((4, 2))  # of the point and of the sample
+    bias[-1] = 0.25
+    biased = with_rows(plan, bias=bias)
     bare, found = (analysis.transfer(p, VARIANCE) for p in (plan, biased))
     np.testing.assert_allclose(found.constant, 0.25, atol=1e-15)
     np.testing.assert_allclose(found.state, bare.state, atol=1e-15)
@@ -177,7 +175,7 @@ def test_biases_are_the_constant():
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_padding_changes_nothing(eta):
     plan = S.ddim(VP, grid(VP, 5), eta=eta)
-    padded = fd.plan.pad(plan, 9, slots=2)
+    padded = fd.plan.pad(plan, 9, registers=3)
     a, b = (analysis.gaussian_error(p, 1.0, VARIANCE) for p in (plan, padded))
     np.testing.assert_allclose(a.variance, b.variance, atol=1e-15)
     assert analysis.report(padded, VP).nfe == 5
@@ -189,13 +187,13 @@ EXACT = {  # builder -> basis and variable it interpolates in, degrees of settle
     "ddim": (S.ddim, "data", "half_log_snr", 1, {}),
     "ddim noise": (S.ddim, "noise", "half_log_snr", 1, {"prediction": "noise"}),
     "2m exact": (S.dpmpp_2m, "data", "half_log_snr", 2, {"variant": "exact"}),
-    "3m exact": (S.dpmpp_3m, "data", "half_log_snr", 3, {"warmup": "exact"}),
+    "3m exact": (S.dpmpp_3m, "data", "half_log_snr", 3, {"variant": "exact"}),
     "3m noise": (
         S.dpmpp_3m,
         "noise",
         "half_log_snr",
         3,
-        {"warmup": "exact", "prediction": "noise"},
+        {"variant": "exact", "prediction": "noise"},
     ),
     "unipc 2": (
         S.unipc,
@@ -236,18 +234,22 @@ def test_order_conditions_hold_up_to_the_order(name, process):
 
 
 def planted(plan, factor=1.01, everywhere=False):
-    """The plan with one weight (or all on the rows' own evaluations) a little off."""
-    history = np.array(plan.rows.advance.history)
-    own = np.array(plan.rows.advance.evaluation)
-    row = plan.length // 2
-    if everywhere:
-        own *= factor
-    elif history.size and np.abs(history[row]).max() > 0:
-        history[row] *= factor
-    else:
-        own[row] *= factor
-    move = plan.rows.advance._replace(history=history, evaluation=own)
-    return dataclasses.replace(plan, rows=plan.rows._replace(advance=move))
+    """The plan with one weight (or all on the rows' own evaluations) a little off.
+
+    It is the sample's; a point that goes on from the sample goes on from the wrong one.
+    """
+    registers = np.array(plan.rows.registers)
+    predictions = np.array(plan.rows.predictions)
+    keep = registers[:, 0, 0] / registers[:, -1, 0]  # of the sample, in the point
+    rows = range(plan.length) if everywhere else [plan.length // 2]
+    for row in rows:
+        stored = registers[row, :, 1:]
+        older = not everywhere and stored.size and np.abs(stored[-1]).max() > 0
+        weights = stored if older else predictions[row]
+        change = (factor - 1) * weights[-1]
+        weights[-1] += change
+        weights[0] += keep[row] * change
+    return with_rows(plan, registers=registers, predictions=predictions)
 
 
 @pytest.mark.parametrize("name", ["ddim", "2m exact", "unipc 2", "adams 3"])
@@ -283,7 +285,7 @@ def test_stochastic_steps_meet_the_conditions_of_their_own_sde(eta):
     assert max(map(abs, analysis.constant(plan))) < 1e-12
 
 
-def test_churn_is_undone_where_the_anchor_stands():
+def test_churn_is_undone_where_the_sample_stands():
     plan = churned()
     found = analysis.order_conditions(plan, EDM)
     assert found.degrees.tolist() == [1, 1]
@@ -301,6 +303,7 @@ def test_infinite_ends_are_left_out():
 # ----------------------------------------------------------- model error and guidance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["unipc 3", "heun", "ddim eta=1", "adams 4"])
 @pytest.mark.parametrize("variance", [0.0, 0.5])
 def test_amplification_is_the_derivative(label, variance):
@@ -400,6 +403,7 @@ def test_report_prints_and_is_json():
     assert data["nfe"] == 8 and len(data["variance"]) == len(made.variance)
 
 
+@pytest.mark.slow
 def test_plot_is_written_whole(tmp_path):
     pytest.importorskip("matplotlib")
     ts = grid(VP, 5)
@@ -461,13 +465,7 @@ BAD = {
     ),
     "tree": (
         lambda: analysis.transfer(
-            dataclasses.replace(
-                _plan(),
-                rows=_plan().rows._replace(
-                    predict=_plan().rows.predict._replace(anchor={"a": np.ones(4)})
-                ),
-            ),
-            1.0,
+            with_rows(_plan(), registers={"a": _plan().rows.registers}), 1.0
         ),
         "one array per weight",
     ),

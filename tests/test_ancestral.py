@@ -1,7 +1,5 @@
 """Ancestral steps and Euler-Maruyama: loops, exact moments, invariants, slopes."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +7,11 @@ import pytest
 
 import fastdiff_jax as fd
 from fastdiff_jax.analysis import constant, gaussian_error, transfer
-from fastdiff_jax.analysis.linear import final, walk
+from fastdiff_jax.analysis.response import final
 
 from . import mixture as m
 from .oracles import ancestral as loop
+from .table import spoiled, with_rows, words
 
 S = fd.solvers
 VP, EDM = m.PROCESSES["vp"], m.PROCESSES["edm"]
@@ -32,9 +31,8 @@ def predictor(process):
 def ours(plan, x, z):
     """On the host; z holds a draw per step, read by the row that ends the step."""
     step = iter(z)
-    noise = plan.rows.advance.noise
     ends = [True] * plan.length
-    if noise is not None and plan.length > len(z):
+    if plan.stochastic and plan.length > len(z):
         last = np.arange(plan.length) == plan.length - 1
         ends = (np.arange(plan.length) % 2 == 1) | last
     level = plan.rows.level
@@ -43,9 +41,9 @@ def ours(plan, x, z):
         return m.predict(y, level.alpha[i], level.sigma[i])
 
     def draw(i):
-        return next(step) if noise is not None and i >= 0 and ends[i] else None
+        return next(step) if plan.stochastic and i >= 0 and ends[i] else None
 
-    return final(walk(plan, predict, x, draw)).point
+    return final(fd.plan.walk(plan, predict, x, draw)).registers[0]
 
 
 def draws(ts, seed=0):
@@ -109,7 +107,8 @@ def test_no_noise_is_the_deterministic_method(path):
     process = m.PROCESSES[path]
     ts = grid(process, clean=True)
     same(S.euler_ancestral(process, ts, eta=0), S.ddim(process, ts))
-    same(S.euler_maruyama(process, ts, tau2=0), S.euler(process, ts))
+    plan, other = S.euler_maruyama(process, ts, tau2=0), S.euler(process, ts)
+    same(with_rows(plan, basis=other.rows.basis), other)  # a label, no weight
     plan, other = S.dpm2_ancestral(process, ts, eta=0), S.dpm2(process, ts)
     assert not plan.stochastic and plan.nfe == other.nfe
     x = START * process.sigma(ts[0])
@@ -129,13 +128,13 @@ def test_infinite_eta_draws_all_noise_anew():
     """From alpha = 0 to sigma = 0: x_t = alpha_t D + sigma_t z."""
     flow = m.PROCESSES["flow"]
     ts = np.array([1.0, 0.8, 0.8, 0.3, 0.0])
-    rows = S.euler_ancestral(flow, ts, eta=np.inf).rows
+    found = words(S.euler_ancestral(flow, ts, eta=np.inf))
     moved = np.array([1, 0, 1, 1])
-    close(rows.advance.anchor, 1 - moved)
-    close(rows.advance.evaluation[:, 0], moved * (1 - ts[1:]))
-    close(rows.advance.noise, moved * ts[1:])
-    finite = S.euler_ancestral(flow, ts, eta=1.0).rows.advance
-    assert finite.noise[1] == 0 and finite.anchor[1] == 1
+    close(found.keep, 1 - moved)
+    close(found.weights, (moved * (1 - ts[1:]))[:, None])
+    close(found.noise, moved * ts[1:])
+    finite = words(S.euler_ancestral(flow, ts, eta=1.0))
+    assert finite.noise[1] == 0 and finite.keep[1] == 1
 
 
 def test_a_repeated_time_is_the_identity():
@@ -150,14 +149,14 @@ def test_a_repeated_time_is_the_identity():
 def test_options_by_the_step():
     ts = grid(VP)
     eta = np.array([0.0, 1.0, 0.5, 0.5, 0.0, 1.0])
-    mixed = S.dpm2_ancestral(VP, ts, eta=eta).rows.advance.noise
+    mixed = S.dpm2_ancestral(VP, ts, eta=eta).rows.noise
     for value in (0.5, 1.0):
-        whole = S.dpm2_ancestral(VP, ts, eta=value).rows.advance.noise
+        whole = S.dpm2_ancestral(VP, ts, eta=value).rows.noise
         at = np.repeat(eta == value, 2)
         close(mixed[at], whole[at])
     assert (mixed[np.repeat(eta == 0, 2)] == 0).all()
-    tau2 = S.euler_maruyama(VP, ts, tau2=eta).rows.advance.noise
-    assert ((tau2 == 0) == (eta == 0)).all()
+    tau2 = S.euler_maruyama(VP, ts, tau2=eta).rows.noise
+    assert ((tau2 == 0) == (eta == 0)[:, None]).all()
 
 
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpm2_ancestral", "ddpm"])
@@ -165,7 +164,7 @@ def test_traced_times_give_the_same_weights(name):
     ts = grid(VP)
     make = getattr(S, name)
     same(jax.jit(lambda t: make(VP, t))(jnp.asarray(ts)), make(VP, ts), 1e-9)
-    total = lambda t: jnp.sum(make(VP, t).rows.advance.noise)  # noqa: E731
+    total = lambda t: jnp.sum(make(VP, t).rows.noise)  # noqa: E731
     assert np.isfinite(jax.jit(jax.grad(total))(jnp.asarray(ts))).all()
 
 
@@ -253,10 +252,7 @@ def planted(make, factor):
     """The builder with every noise weight a little off."""
 
     def wrong(process, ts, **options):
-        plan = make(process, ts, **options)
-        advance = plan.rows.advance
-        advance = advance._replace(noise=advance.noise * factor)
-        return dataclasses.replace(plan, rows=plan.rows._replace(advance=advance))
+        return spoiled(make(process, ts, **options), noise=factor)
 
     return wrong
 
@@ -298,7 +294,7 @@ def test_bad_input():
     flow, ts = m.PROCESSES["flow"], np.array([1.0, 0.5, 0.1])
     with pytest.raises(ValueError, match="tau2 must be finite and >= 0"):
         S.euler_maruyama(VP, grid(VP), tau2=-1)
-    with pytest.raises(ValueError, match=r"needs alpha > 0 where it adds.*ts\[0\]=1"):
+    with pytest.raises(ValueError, match=r"euler_maruyama needs alpha > 0.*ts\[0\]=1"):
         S.euler_maruyama(flow, ts)
     assert S.euler_maruyama(flow, ts, tau2=[0.0, 1.0]).stochastic
     with pytest.raises(ValueError, match="variance must be 'posterior' or 'large'"):

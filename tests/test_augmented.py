@@ -1,7 +1,5 @@
 """Linear SDEs with several channels: gDDIM's weights, exact laws, adapters."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ import fastdiff_jax as fd
 from fastdiff_jax import augmented as aug
 
 from .oracles import linear_sde as oracle
+from .table import spoiled, words
 
 CLD = aug.cld()
 MEAN, COV = np.array([1.0, 0.0]), np.diag([0.25, 0.0])
@@ -20,8 +19,8 @@ VARIANTS = {
     "3": {"order": 3},
     "1c": {"order": 1, "corrector": True},
     "2c": {"order": 2, "corrector": True},
-    "half": {"order": 1, "lam": 0.5},
-    "one": {"order": 1, "lam": 1.0},
+    "half": {"order": 1, "tau2": 0.25},
+    "one": {"order": 1, "tau2": 1.0},
 }
 
 
@@ -30,7 +29,6 @@ def affine(plan, cov, mean):
     k, n, rows = len(mean), plan.length, plan.rows
     noisy = plan.stochastic
     width = k + 1 + (n * k if noisy else 0)
-    full = lambda w: w * np.eye(k) if np.ndim(w) == 0 else w  # noqa: E731
 
     def predict(u, i):
         psi, r = rows.level.alpha[i], rows.level.sigma[i]
@@ -39,22 +37,14 @@ def affine(plan, cov, mean):
         d[:, k] += mean - gain @ psi @ mean
         return d
 
-    anchor = np.eye(k, width)
-    point, history = anchor, np.zeros((plan.slots, k, width))
+    held = plan.start.x @ np.eye(k, width)  # all registers, each (k, width)
     for i in range(n):
-        row = jax.tree.map(lambda w, i=i: w[i], rows)
-        z = np.eye(k, width, k + 1 + i * k)
-        d = full(row.convert.point[0]) @ point
-        d = d + full(row.convert.prediction[0]) @ predict(point, i)
-        a, p = row.advance, row.predict
-        anchor = full(a.anchor) @ anchor + full(a.evaluation[0]) @ d
-        anchor = anchor + sum(full(w) @ h for w, h in zip(a.history, history, strict=1))
+        lines = np.einsum("lkij,kjw->liw", rows.registers[i], held)
+        lines = lines + rows.predictions[i, :, 0] @ predict(held[0], i)
         if noisy:
-            anchor = anchor + a.noise @ z
-        for slot in row.push.slot:
-            history[slot] = d
-        point = full(p.anchor) @ anchor
-        point = point + sum(full(w) @ h for w, h in zip(p.history, history, strict=1))
+            lines = lines + rows.noise[i] @ np.eye(k, width, k + 1 + i * k)
+        held[rows.to[i]] = lines[:-1]
+    point = held[0]
     return point[:, :k], point[:, k], point[:, k + 1 :]
 
 
@@ -83,23 +73,21 @@ def test_one_channel_is_deis(order):
     want = fd.sample(theirs, model, jnp.asarray(x))
     np.testing.assert_allclose(found[:, 0], want, rtol=1e-10)
     if order > 1:
-        a, b = mine.rows.advance, theirs.rows.advance
-        np.testing.assert_allclose(a.evaluation[..., 0, 0], b.evaluation, atol=1e-12)
-        np.testing.assert_allclose(a.history[..., 0, 0], b.history, atol=1e-12)
+        a, b = words(mine).weights[..., 0, 0], words(theirs).weights
+        assert a.shape[1] == order
+        np.testing.assert_allclose(a, b, atol=1e-12)
 
 
 def test_one_channel_with_noise_is_the_exponential_sde():
     """lambda = 1 is tau^2 = 1, DDPM's own posterior."""
     ts = np.linspace(1, 0.05, 7)
-    mine = aug.gddim(aug.vp(), ts, order=1, lam=1.0).rows.advance
-    theirs = fd.solvers.sde_dpmpp_1(fd.processes.vp_linear(), ts, tau2=1.0).rows.advance
-    np.testing.assert_allclose(mine.anchor[:, 0, 0], theirs.anchor, rtol=1e-10)
+    mine = words(aug.gddim(aug.vp(), ts, order=1, tau2=1.0))
+    theirs = words(fd.solvers.sde_dpmpp_1(fd.processes.vp_linear(), ts, tau2=1.0))
+    np.testing.assert_allclose(mine.keep[:, 0, 0], theirs.keep, rtol=1e-10)
     np.testing.assert_allclose(np.abs(mine.noise[:, 0, 0]), theirs.noise, rtol=1e-10)
-    half = aug.gddim(aug.vp(), ts, order=1, lam=0.5).rows.advance
-    theirs = fd.solvers.sde_dpmpp_1(fd.processes.vp_linear(), ts, tau2=0.25)
-    np.testing.assert_allclose(
-        half.anchor[:, 0, 0], theirs.rows.advance.anchor, rtol=1e-8
-    )
+    half = words(aug.gddim(aug.vp(), ts, order=1, tau2=0.25))
+    theirs = words(fd.solvers.sde_dpmpp_1(fd.processes.vp_linear(), ts, tau2=0.25))
+    np.testing.assert_allclose(half.keep[:, 0, 0], theirs.keep, rtol=1e-8)
 
 
 @pytest.mark.parametrize("damping", [None, 2.0])
@@ -158,16 +146,14 @@ def errors_of(name, counts=(160, 320), spoil=1.0):
             CLD, 1 - 0.9 * u ** (1.5 if name == "3" else 1), **VARIANTS[name]
         )
         if spoil != 1:
-            advance = plan.rows.advance
-            advance = advance._replace(history=spoil * advance.history)
-            rows = plan.rows._replace(advance=advance)
-            plan = dataclasses.replace(plan, rows=rows)
+            plan = spoiled(plan, older=spoil)
         mean, cov = misfit(plan)
         assert mean < 1e-9  # the data's mean is a constant
         out.append(cov)
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "order"), [("1", 1), ("2", 2), ("3", 3), ("1c", 2), ("2c", 3), ("one", 1)]
 )
@@ -201,15 +187,17 @@ def test_matches_the_naive_loop(order):
 @pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
 def test_stochastic_steps_match_their_equations(lam):
     ts = np.array([1.0, 0.6, 0.2])
-    advance = aug.gddim(CLD, ts, order=1, lam=lam).rows.advance
-    for i in range(2):
+    rows = aug.gddim(CLD, ts, order=1, tau2=lam**2).rows
+    for i, line in np.ndindex(2, 2):  # the point, and the sample
         hat, p = oracle.stochastic_step(CLD, ts[i], ts[i + 1], lam)
-        np.testing.assert_allclose(advance.anchor[i], hat, rtol=1e-7, atol=1e-9)
+        keep = rows.registers[i, line, 0]
+        np.testing.assert_allclose(keep, hat, rtol=1e-7, atol=1e-9)
         if lam:
-            noise = advance.noise[i]
+            noise = rows.noise[i, line]
             np.testing.assert_allclose(noise @ noise.T, p, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_adapters_and_lift_agree():
     """Score, noise, data, and one scalar denoiser: the same samples."""
     plan = aug.gddim(CLD, np.linspace(1, 0.2, 7) ** 2, order=2)
@@ -249,19 +237,21 @@ def test_adapters_and_lift_agree():
         np.testing.assert_allclose(found, want, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_samples_from_the_prior(key):
     """The compiled run, images with a channel axis of the SDE, mixture data."""
     model = aug.lift(fd.models.gaussian_mixture([0.5, 0.5], [[-1.0], [1.0]], 0.05))
     ts = np.linspace(1, 0.05, 31) ** 2
     u = aug.prior(CLD, key, (3000, 2, 1))
     np.testing.assert_allclose(np.var(u, axis=(0, 2)), [1.0, 0.25], rtol=0.1)
-    for options in ({"order": 2}, {"order": 1, "lam": 1.0}):
+    for options in ({"order": 2}, {"order": 1, "tau2": 1.0}):
         out = fd.sample(aug.gddim(CLD, ts, **options), model, u, key=key)
         x = np.asarray(out)[:, 0, 0]
         assert abs(x.mean()) < 0.08 and abs((x**2).mean() - 1.05) < 0.08
         assert np.mean(np.abs(np.abs(x) - 1) < 0.6) > 0.97
 
 
+@pytest.mark.slow
 def test_contract(key):
     def model(v, context, carry):
         return jax.tree.map(lambda w: 0.5 * jnp.tanh(w), v), carry
@@ -276,7 +266,7 @@ def test_contract(key):
         traces.append(1)
         return fd.sample(plan, model, u, noise=z)
 
-    plans = [aug.gddim(CLD, ts, order=1, lam=lam) for lam in (1.0, 0.5)]
+    plans = [aug.gddim(CLD, ts, order=1, tau2=tau2) for tau2 in (1.0, 0.25)]
     outs = [run(p, u, z.astype(u.dtype)) for p in plans]
     assert len(traces) == 1 and outs[0].dtype == jnp.float32
     wide = run(plans[0], u.astype(z.dtype), z)
@@ -350,7 +340,7 @@ def test_fractional_reverse_sampling(hurst):
     errors = []
     for n in (160, 320):
         plan = aug.gddim(
-            process, np.linspace(1, 0.1, n + 1), order=1, lam=1.0, root="cholesky"
+            process, np.linspace(1, 0.1, n + 1), order=1, tau2=1.0, root="cholesky"
         )
         m, c = misfit(plan, cov, mean)
         assert m < 1e-10
@@ -374,7 +364,7 @@ def test_grids_in_time_take_these_processes():
         for grid in (fd.grids.uniform, fd.grids.quadratic):
             ts = grid(process, 4)
             assert (ts[0], ts[-1]) == (process.start, process.end)
-            plan = aug.gddim(process, ts, order=1, lam=1.0, root="cholesky")
+            plan = aug.gddim(process, ts, order=1, tau2=1.0, root="cholesky")
             assert plan.nfe == 4
     bridge = fd.processes.interpolant()
     assert fd.grids.uniform(bridge, 4)[-1] == 0.0
@@ -386,10 +376,10 @@ def test_no_noise_somewhere_is_refused():
     with pytest.raises(ValueError, match=text):
         aug.gddim(bare, [1.0, 0.5, 0.0])
     with pytest.raises(ValueError, match="not positive definite at ts=0"):
-        aug.gddim(CLD, [1.0, 0.5, 0.0], order=1, lam=1.0)
+        aug.gddim(CLD, [1.0, 0.5, 0.0], order=1, tau2=1.0)
     published = aug.fractional(0.7, 5, initial=0.0)
     with pytest.raises(ValueError, match="give every channel noise at t = 0"):
-        aug.gddim(published, [1.0, 0.01], order=1, lam=1.0, root="cholesky")
+        aug.gddim(published, [1.0, 0.01], order=1, tau2=1.0, root="cholesky")
 
 
 @pytest.mark.parametrize(
@@ -397,8 +387,8 @@ def test_no_noise_somewhere_is_refused():
     [
         ([1.0, 0.5], {"order": 5}, "order must be 1, 2, 3 or 4, got 5"),
         ([1.0, 0.5], {"root": "square"}, "root must be 'gddim' or 'cholesky'"),
-        ([1.0, 0.5], {"lam": -1.0}, "lam must be finite and >= 0.*-1"),
-        ([1.0, 0.5], {"lam": 0.5}, "use order=1 and corrector=False, got order=2"),
+        ([1.0, 0.5], {"tau2": -1.0}, "tau2 must be finite and >= 0.*-1"),
+        ([1.0, 0.5], {"tau2": 0.5}, "use order=1 and corrector=False, got order=2"),
         ([1.0], {}, "at least 2 times"),
         ([0.5, 1.0], {}, "must decrease strictly"),
         ([1.5, 0.5], {}, r"must lie in \[0, 1\]"),
@@ -454,5 +444,5 @@ def test_bad_input(key):
             plan,
             aug.lift(fd.models.gaussian()),
             jnp.ones((3, 2)),
-            controls={"mine": np.ones(1)},
+            controls={"guidance_scale": np.ones(1)},
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastdiff_jax as fd
-from fastdiff_jax import _ou_tree, brownian
+from fastdiff_jax.noise import _ou_tree, streams
 
 from . import mixture
 
@@ -33,7 +33,7 @@ def union(*paths):
 
 def path_of(ts, tau2=1.0, process=VP, **options):
     plan = fd.solvers.sde_dpmpp_1(process, ts, tau2=tau2)
-    return brownian.ou_path(plan, jax.random.key(0), tau2=tau2, **options)
+    return fd.noise.ou_path(plan, jax.random.key(0), tau2=tau2, **options)
 
 
 @pytest.mark.parametrize("tau2", [1.0, 0.3])
@@ -92,15 +92,16 @@ def test_exact_ends():
 def test_values_are_those_of_the_weights():
     path, like = path_of(times(5)), jnp.zeros((3, 2))
     got = np.asarray(path(2, like))
-    keys = jax.random.fold_in(jax.random.key(0), brownian._STREAM)
+    keys = jax.random.fold_in(jax.random.key(0), streams.PATH)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(keys, jnp.arange(3))
     want = sum(
-        w * fd.engine.normal(keys, n, like)
+        w * fd.noise.normal(keys, n, like)
         for n, w in zip(path.nodes[2], path.weights[2], strict=True)
     )
     np.testing.assert_allclose(got, want, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver, options",
     [
@@ -118,7 +119,7 @@ def test_strong_order_is_one(solver, options):
     outs = []
     for n in (32, 128, 512):
         plan = make(VP, times(n), **options)
-        path = brownian.ou_path(plan, jax.random.key(0), depth=14)
+        path = fd.noise.ou_path(plan, jax.random.key(0), depth=14)
         outs.append(np.asarray(fd.sample(plan, mixture.MODEL, x, noise=path)))
     few, many = (np.sqrt(np.mean((a - outs[-1]) ** 2)) for a in outs[:2])
     # independent errors of squares 1 / n^2: the reference's own part is missing
@@ -136,9 +137,10 @@ def test_strong_order_is_one(solver, options):
     assert np.sqrt(np.mean((drawn[0] - drawn[1]) ** 2)) > 5 * few
 
 
+@pytest.mark.slow
 def test_sample_i_is_the_same_at_any_batch_size_and_after_a_restart():
     plan = fd.solvers.sde_dpmpp_2m(VP, times(8))
-    path = brownian.ou_path(plan, jax.random.key(4))
+    path = fd.noise.ou_path(plan, jax.random.key(4))
     x = fd.prior(VP, jax.random.key(1), (6, 3))
     whole = fd.sample(plan, mixture_of_three(), x, noise=path)
     few = fd.sample(plan, mixture_of_three(), x[:2], noise=path)
@@ -148,7 +150,7 @@ def test_sample_i_is_the_same_at_any_batch_size_and_after_a_restart():
     for part in (fd.plan.slice_rows(plan, 0, 3), fd.plan.slice_rows(plan, 3)):
         state, _ = fd.run(part, mixture_of_three(), state, noise=path)
     np.testing.assert_allclose(state.point, whole, rtol=1e-13)
-    own = brownian.ou_path(plan, keys)
+    own = fd.noise.ou_path(plan, keys)
     assert fd.sample(plan, mixture_of_three(), x, noise=own).shape == x.shape
 
 
@@ -166,7 +168,7 @@ def test_a_new_key_does_not_recompile_and_trees_and_float32_work():
     plan = fd.solvers.sde_dpmpp_1(VP, times(4))
     x = {"a": jnp.ones((2, 3), jnp.float32), "b": jnp.ones((2,), jnp.float32)}
     outs = [
-        fd.sample(plan, net, x, noise=brownian.ou_path(plan, jax.random.key(k)))
+        fd.sample(plan, net, x, noise=fd.noise.ou_path(plan, jax.random.key(k)))
         for k in range(2)
     ]
     assert len(traces) == 1 and outs[0]["a"].dtype == jnp.float32
@@ -177,33 +179,33 @@ def test_bad_input():
     plan, key = fd.solvers.sde_dpmpp_1(VP, times(4)), jax.random.key(0)
     model, x = mixture_of_three(), jnp.ones((2, 3))
     with pytest.raises(ValueError, match="tau2 must be the plan's own: row 0"):
-        brownian.ou_path(plan, key, tau2=0.5)
+        fd.noise.ou_path(plan, key, tau2=0.5)
     with pytest.raises(ValueError, match="must draw noise, this one"):
-        brownian.ou_path(fd.solvers.ddim(VP, times(4)), key)
+        fd.noise.ou_path(fd.solvers.ddim(VP, times(4)), key)
     with pytest.raises(ValueError, match="tau2 must be >= 0"):
-        brownian.ou_path(plan, key, tau2=-1.0)
+        fd.noise.ou_path(plan, key, tau2=-1.0)
     with pytest.raises(ValueError, match="tau2 must be >= 0, a scalar or one per row"):
-        brownian.ou_path(plan, key, tau2=np.ones(3))
+        fd.noise.ou_path(plan, key, tau2=np.ones(3))
     with pytest.raises(ValueError, match="span must cover"):
-        brownian.ou_path(plan, key, span=2.0)
+        fd.noise.ou_path(plan, key, span=2.0)
     with pytest.raises(ValueError, match="depth must lie in"):
-        brownian.ou_path(plan, key, depth=0)
+        fd.noise.ou_path(plan, key, depth=0)
     with pytest.raises(ValueError, match="depth must tell the rows apart"):
         path_of(times(64), depth=6)
     churn = fd.solvers.edm_churn(fd.processes.edm(), [10.0, 1.0, 0.1], s_churn=1.0)
     with pytest.raises(ValueError, match="before its first row"):
-        brownian.ou_path(churn, key)
+        fd.noise.ou_path(churn, key)
     per_element = fd.solvers.sde_dpmpp_1(VP, np.stack([times(4)] * 3, 1))
     with pytest.raises(ValueError, match="one level per row"):
-        brownian.ou_path(per_element, key)
-    path = brownian.ou_path(plan, key)
+        fd.noise.ou_path(per_element, key)
+    path = fd.noise.ou_path(plan, key)
     other = fd.solvers.sde_dpmpp_1(VP, times(5))
     with pytest.raises(ValueError, match="must be the path of the plan"):
         fd.sample(other, model, x, noise=path)
-    loud = fd.solvers.sde_dpmpp_1(VP, times(4), noise_scale=1.1)
+    loud = fd.solvers.sde_dpmpp_1(VP, times(4), s_noise=1.1)
     with pytest.raises(ValueError, match="exact=False"):
-        brownian.ou_path(loud, key)
-    assert brownian.ou_path(loud, key, exact=False).weights.shape[0] == 4
+        fd.noise.ou_path(loud, key)
+    assert fd.noise.ou_path(loud, key, exact=False).weights.shape[0] == 4
 
 
 def test_a_wrong_bridge_is_seen(monkeypatch):

@@ -1,4 +1,4 @@
-"""EDM's churn: loops, one z for anchor and point, exact moments, slopes, bad input."""
+"""EDM's churn: loops, the z of the start, exact moments, slopes, bad input."""
 
 import math
 
@@ -9,7 +9,7 @@ import pytest
 
 import fastdiff_jax as fd
 from fastdiff_jax.analysis import constant, gaussian_error, transfer
-from fastdiff_jax.analysis.linear import draws_at_start, final, walk
+from fastdiff_jax.analysis.response import draws_at_start, final
 
 from . import mixture as m
 from .oracles import ancestral as loop
@@ -51,7 +51,13 @@ def ours(plan, x, z, method):
     def draw(i):
         return recorded[i + first] if i + first >= 0 else None
 
-    return final(walk(plan, predict, x, draw)).point
+    return final(fd.plan.walk(plan, predict, x, draw)).registers[0]
+
+
+def starts_as_x(plan):
+    """Whether the first point is x itself, and nothing else is kept."""
+    start, unit = plan.start, np.eye(1, plan.registers)[0]
+    return start.noise is None and start.bias is None and (start.x == unit).all()
 
 
 def close(got, want, tol=1e-12):
@@ -72,7 +78,7 @@ def test_equals_algorithm_2(method, path, clean, options):
     process = m.PROCESSES[path]
     ts = grid(process, clean=clean)
     x, z = START * process.sigma(ts[0]), draws(ts)
-    plan = S.edm_churn(process, ts, method=method, **options)
+    plan = S.edm_churn(process, ts, variant=method, **options)
     calls = 1 if method == "euler" else 2
     assert plan.nfe == 6 * calls + clean
     assert draws_at_start(plan) == ("s_max" not in options)
@@ -82,13 +88,16 @@ def test_equals_algorithm_2(method, path, clean, options):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_engine_runs_the_same_numbers(method):
-    """Also: the start's z moves anchor and point alike."""
+    """Also: the start's z moves the point, and the first step begins there."""
     ts = grid(EDM, clean=True)
     x, z = START * EDM.sigma(ts[0]), draws(ts)
-    plan = S.edm_churn(EDM, ts, method=method, s_churn=2.0)
+    plan = S.edm_churn(EDM, ts, variant=method, s_churn=2.0)
     recorded = by_row(plan, z, method)[..., None]
     state = fd.init(plan, jnp.asarray(x)[:, None], noise=recorded[0])
-    np.testing.assert_array_equal(state.anchor, state.point)
+    first = jax.tree.map(lambda w: w[0], plan.rows)
+    _, info = fd.step(state, first, m.MODEL, noise=recorded[1])
+    if method != "euler":  # inside the first step the sample is its start
+        np.testing.assert_array_equal(info.sample, state.point)
     assert np.abs(np.asarray(state.point)[:, 0] - x).max() > 0.1
     got = fd.sample(plan, m.MODEL, jnp.asarray(x)[:, None], noise=recorded)
     close(np.asarray(got)[:, 0], ours(plan, x, z, method))
@@ -99,17 +108,17 @@ def test_diffusers_order_of_events(predicts):
     ts = grid(EDM, clean=True)
     x, z = START * EDM.sigma(ts[0]), draws(ts)
     options = dict(s_churn=2.0, s_noise=1.003)
-    plan = S.edm_churn(EDM, ts, method="euler", compat=predicts, **options)
-    assert plan.start is None
+    plan = S.edm_churn(EDM, ts, variant="euler", compat=predicts, **options)
+    assert starts_as_x(plan)
     level = plan.rows.level
     got = final(
-        walk(
+        fd.plan.walk(
             plan,
             lambda y, i: m.predict(y, level.alpha[i], level.sigma[i]),
             x,
             lambda i: z[i] if i >= 0 else None,
         )
-    ).point
+    ).registers[0]
     close(got, loop.late_churn(ts, predictor(EDM), x, z, predicts, **options))
 
 
@@ -133,8 +142,8 @@ def test_no_churn_is_the_deterministic_method(method, path, clean):
     plain = {"heun": S.edm_heun, "euler": S.ddim, "dpm2": S.dpm2}[method](process, ts)
     everywhere = dict(s_churn=3.0, s_min=1e6)
     for options in ({}, {"s_churn": 0.0, "s_noise": 2.0}, everywhere):
-        plan = S.edm_churn(process, ts, method=method, **options)
-        assert not plan.stochastic and plan.start is None and plan.nfe == plain.nfe
+        plan = S.edm_churn(process, ts, variant=method, **options)
+        assert not plan.stochastic and starts_as_x(plan) and plan.nfe == plain.nfe
         z = draws(ts)
         close(ours(plan, x, z, method), ours(plain, x, z, method))
 
@@ -142,7 +151,7 @@ def test_no_churn_is_the_deterministic_method(method, path, clean):
 def test_a_start_level_is_undone():
     """The plan is told x at its first time, and evaluates above it."""
     plan = S.edm_churn(VP, grid(VP), s_churn=2.0)
-    alpha, sigma = fd.analysis.linear.start_level(plan)
+    alpha, sigma = fd.analysis.start_level(plan)
     close(alpha, VP.alpha(grid(VP)[0]))
     close(sigma, VP.sigma(grid(VP)[0]))
     assert plan.rows.level.time[0] > grid(VP)[0]
@@ -152,27 +161,30 @@ def test_a_repeated_time_only_churns():
     """A step of length zero adds its noise, and takes it off by its own step."""
     ts = np.insert(grid(EDM), 3, grid(EDM)[3])
     for method in METHODS:
-        plan = S.edm_churn(EDM, ts, method=method, s_churn=1.0)
+        plan = S.edm_churn(EDM, ts, variant=method, s_churn=1.0)
         assert max(map(abs, constant(plan))) < 1e-12
-        still = S.edm_churn(EDM, ts, method=method)
-        other = S.edm_churn(EDM, grid(EDM), method=method)
+        still = S.edm_churn(EDM, ts, variant=method)
+        other = S.edm_churn(EDM, grid(EDM), variant=method)
         close(transfer(still, 0.3).state, transfer(other, 0.3).state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_traced_times_give_the_same_weights(method):
     ts = grid(VP, 3)
 
     def make(t):
-        return S.edm_churn(VP, t, method=method, s_churn=1.0)
+        return S.edm_churn(VP, t, variant=method, s_churn=1.0)
 
     same(jax.jit(make)(jnp.asarray(ts)), make(ts), 1e-9)
-    quiet = jax.eval_shape(lambda t: S.edm_churn(VP, t, method=method), ts)
-    assert quiet.start is None and not quiet.stochastic
-    total = lambda t: jnp.sum(make(t).rows.advance.noise)  # noqa: E731
+    quiet = jax.eval_shape(lambda t: S.edm_churn(VP, t, variant=method), ts)
+    assert not draws_at_start(quiet) and quiet.start.bias is None
+    assert not quiet.stochastic
+    total = lambda t: jnp.sum(make(t).rows.noise)  # noqa: E731
     assert np.isfinite(jax.jit(jax.grad(total))(jnp.asarray(ts))).all()
 
 
+@pytest.mark.slow
 def test_pads_stacks_and_saves(tmp_path):
     """A plan with a noisy start next to others."""
     ts, x, key = grid(VP), jnp.asarray(START)[:, None], jax.random.key(0)
@@ -193,14 +205,14 @@ def test_pads_stacks_and_saves(tmp_path):
 def test_a_constant_prediction_gives_the_exact_law(method, path):
     process = m.PROCESSES[path]
     ts = grid(process)
-    plan = S.edm_churn(process, ts, method=method, s_churn=2.0)
+    plan = S.edm_churn(process, ts, variant=method, s_churn=2.0)
     assert max(map(abs, constant(plan))) < 1e-12
-    louder = S.edm_churn(process, ts, method=method, s_churn=2.0, s_noise=1.01)
+    louder = S.edm_churn(process, ts, variant=method, s_churn=2.0, s_noise=1.01)
     assert constant(louder).spread > 1e-6
 
 
 def test_diffusers_order_of_events_is_not_exact():
-    plan = S.edm_churn(EDM, grid(EDM), method="euler", compat="noise", s_churn=2.0)
+    plan = S.edm_churn(EDM, grid(EDM), variant="euler", compat="noise", s_churn=2.0)
     assert abs(constant(plan).spread) > 1e-3
 
 
@@ -234,18 +246,18 @@ def slope(measure, counts=(60, 120), **options):
 @pytest.mark.parametrize(("method", "order"), [("heun", 2), ("euler", 1), ("dpm2", 2)])
 def test_order_of_the_moments(method, order):
     """The step sets the order of the variance, splitting that of the mean: 1."""
-    assert abs(slope(variance_error, method=method) - order) < 0.25
-    assert abs(slope(mean_error, method=method) - 1) < 0.25
-    off = slope(variance_error, method=method, s_noise=1.05)
+    assert abs(slope(variance_error, variant=method) - order) < 0.25
+    assert abs(slope(mean_error, variant=method) - 1) < 0.25
+    off = slope(variance_error, variant=method, s_noise=1.05)
     assert abs(off - order) > 0.25
 
 
 # ----------------------------------------------------------------------- bad input
 
 BAD = [
-    ({"method": "rk4"}, "method must be one of heun, euler, dpm2, got 'rk4'"),
-    ({"compat": "data", "method": "euler"}, "compat must be None, 'noise' or"),
-    ({"compat": "noise"}, "compat='noise' is a rule of method='euler', got 'heun'"),
+    ({"variant": "rk4"}, "variant must be one of heun, euler, dpm2, got 'rk4'"),
+    ({"compat": "data", "variant": "euler"}, "compat must be None, 'noise' or"),
+    ({"compat": "noise"}, "compat='noise' is a rule of variant='euler', got 'heun'"),
     ({"s_churn": -1.0}, "s_churn must be finite and >= 0, got -1.0"),
     ({"s_churn": math.nan}, "s_churn must be finite and >= 0, got nan"),
     ({"s_min": 2.0, "s_max": 1.0}, "s_min <= s_max must hold, got 2.0 and 1.0"),

@@ -69,6 +69,7 @@ def test_analyze_prints_and_draws(tmp_path, capsys):
     assert run(capsys, *words)[0] == 1
 
 
+@pytest.mark.slow
 def test_sample_i_does_not_depend_on_the_number(tmp_path, capsys):
     run(capsys, *small(tmp_path))
     few = np.load(tmp_path / "o" / "samples.npz")["x"]

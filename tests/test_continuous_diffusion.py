@@ -44,6 +44,7 @@ def velocity(process, x, t):
     return up * found + down * (x - a * found) / s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", VARIABLES)
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_slope_is_the_published_velocity(name, variable):
@@ -160,6 +161,7 @@ def drawn(process, model, path, tau2, x):
     return diffrax.diffeqsolve(terms, solver, path.t0, path.t1, dt, x).ys[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau2", [0.5, 1.0])
 def test_moments_on_gaussian_data(tau2):
     process, model = m.PROCESSES["vp"], fd.models.gaussian(0.7, 0.25)
@@ -182,6 +184,7 @@ def test_moments_on_gaussian_data(tau2):
     assert abs(kept - np.exp(-tau2 * gone)) < 4 / np.sqrt(count)
 
 
+@pytest.mark.slow
 def test_one_path_many_step_counts():
     """Strong order 1: the same Brownian path under steps of any length."""
     process = m.PROCESSES["vp"]
@@ -203,6 +206,7 @@ def test_one_path_many_step_counts():
     assert ((rates > 0.8) & (rates < 1.3)).all(), (error, rates)
 
 
+@pytest.mark.slow
 def test_paths_per_sample():
     process = m.PROCESSES["vp"]
     like = {"a": jnp.zeros((400, 2)), "b": jnp.zeros((400,), jnp.float32)}

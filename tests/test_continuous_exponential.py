@@ -90,6 +90,7 @@ def controlled(term, solver, y0, tol, t0=0.0, t1=1.0, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVERS)
 def test_order_at_the_end_and_inside_the_steps(name):
     solver, order = SOLVERS[name]
@@ -124,6 +125,7 @@ def spectral_term(problem):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", STIFF)
 def test_equals_the_naive_loop_and_keeps_its_order_on_stiff_equations(problem):
     problem = STIFF[problem]
@@ -144,6 +146,7 @@ def test_equals_the_naive_loop_and_keeps_its_order_on_stiff_equations(problem):
         assert abs(slopes(errors)[-1] - SOLVERS[name][1]) < 0.5, (name, slopes(errors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_constant_rest_is_exact_at_any_step(name):
     solver, _ = SOLVERS[name]
@@ -197,6 +200,7 @@ def test_error_estimate_has_its_order(name):
     np.testing.assert_allclose(slopes(found)[-1], solver.error_order(None), atol=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["res_3", "krogstad", "exp_adams 4"])
 def test_error_control_reaches_the_tolerance(name):
     solver, _ = SOLVERS[name]
@@ -206,6 +210,7 @@ def test_error_control_reaches_the_tolerance(name):
     assert errors[1] < errors[0] / 20
 
 
+@pytest.mark.slow
 def test_dense_output_events_and_backward_time():
     sol = controlled(
         TERM,
@@ -252,6 +257,7 @@ def test_a_jump_starts_afresh(name):
     assert np.abs(step(stale, False)[0] - step(fresh, False)[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_vmap_and_gradients():
     def solve(scale, y0):
         term = continuous.SemilinearTerm(
@@ -277,6 +283,7 @@ def test_vmap_and_gradients():
     np.testing.assert_allclose(value[1], one.sum(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_and_vmap_of_the_multistep_method():
     """Its branches run both under vmap: the unused one must not poison gradients."""
     solver, h = continuous.exp_adams(3), 0.2
@@ -301,6 +308,7 @@ def test_gradients_and_vmap_of_the_multistep_method():
     np.testing.assert_allclose(slope, (ahead - behind) / 2e-4, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_single_precision():
     """z = -3e4 h in float32, under error control."""
     linear = np.array([-3e4, -1.0])
@@ -358,6 +366,7 @@ def gaussian_term(prediction):
     return continuous.SemilinearTerm(linear, rest, clock)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["data", "noise"])
 def test_process_clock_gives_the_diffusion_ode(prediction):
     term = gaussian_term(prediction)
@@ -373,6 +382,7 @@ def test_process_clock_gives_the_diffusion_ode(prediction):
     assert abs(slopes(inside)[0] - 3) < 0.3, inside
 
 
+@pytest.mark.slow
 def test_diffusion_ode_under_error_control_with_dense_output():
     sol = controlled(
         gaussian_term("data"),
@@ -502,6 +512,7 @@ def test_strong_order_of_the_stochastic_euler(additive, order):
     assert abs(slopes(errors)[0] / 3 - order) < 0.15, slopes(errors) / 3
 
 
+@pytest.mark.slow
 def test_stochastic_euler_runs_in_diffrax():
     """A Brownian tree of diffrax: the variance of dy = -2 y dt + dW at T = 2."""
     drift = continuous.SemilinearTerm(-2.0, lambda t, y, args: 0 * y)

@@ -23,7 +23,7 @@ def test_names_exist(page):
     named = 0
     for line in page.read_text().splitlines():
         where = None
-        for name in re.findall(r"`(?:post=)?([A-Za-z_][\w.]*)[`(=]", line):
+        for name in re.findall(r"`(?:move=)?([A-Za-z_][\w.]*)[`(=]", line):
             if name.startswith("fd."):
                 resolve(name)
                 where = name.rsplit(".", 1)[0]

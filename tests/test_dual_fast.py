@@ -13,7 +13,7 @@ from .oracles import special as o
 VP, FLOW = m.PROCESSES["vp"], m.PROCESSES["flow"]
 TS = np.linspace(0.95, 0.05, 8)
 START = np.linspace(-2, 2, 7)
-dual_fast = fd.guidance.dual_fast
+dual_fast = fd.transforms.dual_fast
 
 
 def run(plan, model, **options):
@@ -27,7 +27,7 @@ def test_equals_the_naive_loop(reference, c):
     model = dual_fast(m.MODEL, c, reference=reference)
     want = o.dual_fast_ddim(VP, TS, m.predict, START, [c] * 7, reference)
     np.testing.assert_allclose(run(plan, model)[:, 0], want, rtol=1e-12)
-    controls = fd.guidance.dual_fast_schedule(7, c, power=2.0)
+    controls = fd.transforms.dual_fast_schedule(7, c, power=2.0)
     want = o.dual_fast_ddim(
         VP, TS, m.predict, START, c * (1 - np.arange(7) / 7) ** 2, reference
     )
@@ -66,6 +66,6 @@ def test_bad_input():
     with pytest.raises(ValueError, match="reference must be"):
         dual_fast(m.MODEL, 0.1, reference="last")
     with pytest.raises(ValueError, match="rows >= 1 and power >= 0"):
-        fd.guidance.dual_fast_schedule(0, 0.1)
+        fd.transforms.dual_fast_schedule(0, 0.1)
     with pytest.raises(ValueError, match="rows >= 1 and power >= 0"):
-        fd.guidance.dual_fast_schedule(3, 0.1, power=-1.0)
+        fd.transforms.dual_fast_schedule(3, 0.1, power=-1.0)

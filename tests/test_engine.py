@@ -107,6 +107,7 @@ def test_controls_reach_the_denoiser_row_by_row():
     def scaled(x, context, carry):
         return context.controls["gain"] * jnp.tanh(x), carry
 
+    fd.declare_control("gain", "of this test's denoiser")
     plan, x = fd.solvers.ddim(VP, TS), start()
     gains = np.linspace(0, 1, 5)
     got, seen = fd.sample(
@@ -121,12 +122,28 @@ def test_controls_reach_the_denoiser_row_by_row():
         fd.sample(plan, scaled, x, controls={"gain": gains[:2]})
 
 
+def test_unknown_controls_are_refused_by_name():
+    plan, x = fd.solvers.ddim(VP, TS), start()
+    with pytest.raises(ValueError, match="unknown control 'guidence_scale'. Did you"):
+        fd.sample(plan, net, x, controls={"guidence_scale": np.ones(5)})
+    rows = plan.rows._replace(controls={"mystery": np.ones(5)})
+    with pytest.raises(ValueError, match="unknown control 'mystery'.*declare_control"):
+        fd.sample(dataclasses.replace(plan, rows=rows), net, x)
+
+    def typo(x, context, carry):
+        return context.control("modeltime", 1.0) * x, carry
+
+    with pytest.raises(ValueError, match="unknown control 'modeltime'. Did you mean"):
+        fd.sample(plan, typo, x)
+    assert fd.Context(0, 1.0, 1.0, 0.0).control("model_time", 7) == 7
+
+
 def elementwise(plan, shape):
     """The same plan with every weight an array of the state's shape."""
 
     def spread(path, w):
         name = jax.tree_util.keystr(path)
-        if any(k in name for k in ("index", "slot", "level", "active")):
+        if any(k in name for k in ("index", ".to", "level", "active")):
             return w
         return np.broadcast_to(w.reshape(w.shape + (1,) * len(shape)), w.shape + shape)
 
@@ -142,6 +159,7 @@ def test_array_weights_that_are_all_equal_are_the_scalar_plan_bit_for_bit(name):
     )
 
 
+@pytest.mark.slow
 def test_per_element_times():
     """Two columns on grids of their own, one plan."""
     other = VP.half_log_snr_inverse(np.linspace(-3, 2, 6))
@@ -161,7 +179,7 @@ def test_tree_valued_weights():
 
     def pair(path, a, b):
         name = jax.tree_util.keystr(path)
-        shared = any(k in name for k in ("index", "slot", "level"))
+        shared = any(k in name for k in ("index", ".to", "level"))
         return a if shared else {"a": a, "b": b}
 
     rows = jax.tree_util.tree_map_with_path(pair, one.rows, two.rows)
@@ -180,17 +198,19 @@ def test_matrix_weights_mix_channels():
 
     def rotated(path, w):
         name = jax.tree_util.keystr(path)
-        if any(k in name for k in ("index", "slot", "level", "history")):
+        if any(k in name for k in ("index", ".to", "level")):
             return w
         return w[..., None, None] * np.eye(2)
 
     rows = jax.tree_util.tree_map_with_path(rotated, plan.rows)
-    eye = dataclasses.replace(plan, rows=rows, matrix=True)
+    begin = jax.tree.map(lambda w: w[..., None, None] * np.eye(2), plan.start)
+    eye = dataclasses.replace(plan, rows=rows, start=begin, matrix=True)
     want = fd.sample(plan, linear, x)
     np.testing.assert_allclose(fd.sample(eye, linear, x), want, rtol=1e-12)
-    last = rows.predict._replace(anchor=rows.predict.anchor.copy())
-    last.anchor[-1] = turn
-    turned = dataclasses.replace(eye, rows=rows._replace(predict=last))
+    last = {n: getattr(rows, n).copy() for n in ("registers", "predictions")}
+    for weights in last.values():
+        weights[-1] = turn @ weights[-1]
+    turned = dataclasses.replace(eye, rows=rows._replace(**last))
     np.testing.assert_allclose(
         fd.sample(turned, linear, x), np.einsum("ij,bjd->bid", turn, want), rtol=1e-12
     )
@@ -202,49 +222,78 @@ def test_several_predictions():
     plan = fd.solvers.ddim(VP, TS, second_noise=True)
     assert plan.predictions == 2
     same = lambda x, c, k: ((net(x, c, k)[0],) * 2, k)  # noqa: E731
+    same = fd.models.giving(same, "data", "direction")
     want = fd.sample(fd.solvers.ddim(VP, TS), net, x)
     np.testing.assert_allclose(fd.sample(plan, same, x), want, rtol=1e-12)
+    wrong = fd.models.giving(net, "data", "direction")
     with pytest.raises(ValueError, match="integrates 2 predictions.*tuple of 2 trees"):
-        fd.sample(plan, net, x)
+        fd.sample(plan, wrong, x)
 
 
-def test_the_noise_register_composes():
-    """register <- keep register + draw z, read by both moves."""
-    n, one, zero = 3, np.ones(3), np.zeros(3)
-    level = fd.plan.Level(zero + 0.5, one, one)
-    plan = fd.plan.build(
-        level,
-        fd.plan.Level(*np.ones(3)),
-        convert=fd.plan.Convert(zero[:, None], one[:, None]),
-        advance=fd.plan.Move(one, None, register=0.5 * one),
-        predict=fd.plan.Move(one, None, register=2.0 * one),
-        register=fd.plan.Register(0.8 * one, 0.6 * one),
-    )
-    z = np.random.default_rng(1).normal(size=(n, 4))
-    got = fd.sample(plan, net, jnp.zeros(4), noise=z)
-    anchor, register = np.zeros(4), np.zeros(4)
-    for i in range(n):
-        anchor = anchor + 0.5 * register
-        register = 0.8 * register + 0.6 * z[i]
-        point = anchor + 2 * register
-    np.testing.assert_allclose(got, point, rtol=1e-12)
-
-
-def test_start_move_shifts_churns_and_stores():
-    one, zero = np.ones(1), np.zeros(1)
-    level = fd.plan.Level(one, one, one)
-    plan = fd.plan.build(
-        level,
-        fd.plan.Level(*np.ones(3)),
-        convert=fd.plan.Convert(zero[:, None], zero[:, None]),
-        advance=fd.plan.Move(one, np.array([[3.0]])),
-        start=fd.plan.Start(
-            anchor=np.float64(2.0),
-            point=np.float64(1.0),
-            history=np.array([0.5]),
-            anchor_noise=np.float64(0.1),
-            anchor_bias=np.float64(7.0),
+@pytest.mark.parametrize(
+    ("denoiser", "message"),
+    [
+        (net, r"reads \(data, direction\); the denoiser gives what it does not name"),
+        (
+            fd.models.giving(net, "residual", "noise"),
+            r"reads \(data, direction\); the denoiser gives \(residual, noise\)",
         ),
+        (fd.models.gaussian(), r"the denoiser gives data.*transforms.clip"),
+    ],
+)
+def test_a_plan_reads_what_the_denoiser_gives(denoiser, message):
+    plan = fd.solvers.ddim(VP, TS, second_noise=True)
+    with pytest.raises(ValueError, match=message):
+        fd.sample(plan, denoiser, start())
+    with pytest.raises(ValueError, match=message):
+        fd.run(plan, denoiser, fd.init(plan, start()))
+
+
+def test_names_of_predictions_pass_through_transforms():
+    gives = lambda d: fd.hooks.gives_of(d)  # noqa: E731
+    model = fd.models.gaussian()
+    assert gives(fd.transforms.clip(model)) == ("data",)
+    assert gives(fd.transforms.clip(model, outputs=True)) == ("data", "direction")
+    pair = fd.models.giving(net, "residual", "noise")
+    assert gives(fd.transforms.dual_fast(pair)) == ("residual", "noise")
+    assert gives(fd.transforms.stitch([pair, pair])) == ("residual", "noise")
+    plan = fd.solvers.ddim(VP, TS, second_noise=True)
+    clipped = fd.transforms.clip(model, -9.0, 9.0, outputs=True)
+    want = fd.sample(fd.solvers.ddim(VP, TS), model, start())
+    np.testing.assert_allclose(fd.sample(plan, clipped, start()), want, rtol=1e-12)
+
+
+def test_registers_compose_noise_and_biases():
+    """A register of noise, n <- 0.8 n + 0.6 z, read before and after its write."""
+    n, one = 3, np.ones(3)
+    level = fd.plan.Level(one / 2, one, one)
+    x, kept, z = fd.plan.register(0), fd.plan.register(1), fd.plan.NOISE
+    carried = 0.8 * kept + 0.6 * one * z
+    plan = fd.plan.build(
+        level,
+        fd.plan.Level(*np.ones(3)),
+        [(0, x + 0.5 * kept + 2.0 * carried + 0.1 * fd.plan.ONE), (1, carried)],
+    )
+    draws = np.random.default_rng(1).normal(size=(n, 4))
+    got = fd.sample(plan, net, jnp.zeros(4), noise=draws)
+    y, register = np.zeros(4), np.zeros(4)
+    for i in range(n):
+        old, register = register, 0.8 * register + 0.6 * draws[i]
+        y = y + 0.5 * old + 2 * register + 0.1
+    np.testing.assert_allclose(got, y, rtol=1e-12)
+    want = fd.plan.replay(plan, lambda x, _: 0 * x, np.zeros(4), draws)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_the_start_shifts_churns_and_stores():
+    one = np.ones(1)
+    x, kept, z = fd.plan.register(0), fd.plan.register(1), fd.plan.NOISE
+    plan = fd.plan.build(
+        fd.plan.Level(one, one, one),
+        fd.plan.Level(*np.ones(3)),
+        [(0, x + 3.0 * kept)],
+        start={0: 2.0 * x + 0.1 * z + 7.0 * fd.plan.ONE, 1: 0.5 * x},
     )
     x, z = start((4,)), start((2, 4), 3)
     got = fd.sample(plan, net, x, noise=z)
@@ -252,8 +301,26 @@ def test_start_move_shifts_churns_and_stores():
     assert plan.stochastic
     drawn = fd.sample(plan, net, x, key=jax.random.key(0))
     assert not np.allclose(drawn, got)
+    padded = fd.plan.pad(plan, 3)
+    np.testing.assert_array_equal(
+        fd.sample(padded, net, x, key=jax.random.key(0)), drawn
+    )
 
 
+def test_a_slice_that_needs_older_registers_does_not_start_from_x():
+    x = start()
+    many = fd.plan.slice_rows(fd.solvers.dpmpp_2m(VP, TS), 2)
+    with pytest.raises(ValueError, match="goes on from what other rows left"):
+        fd.sample(many, net, x)
+    steps = fd.solvers.edm_heun(VP, TS)
+    with pytest.raises(ValueError, match="goes on from what other rows left"):
+        fd.sample(fd.plan.slice_rows(steps, 3), net, x)  # inside a step
+    halves = [fd.plan.slice_rows(steps, *at) for at in ((0, 4), (4, None))]
+    got = fd.sample(halves[1], net, fd.sample(halves[0], net, x))
+    np.testing.assert_allclose(got, fd.sample(steps, net, x), rtol=1e-12)
+
+
+@pytest.mark.slow
 def test_gradients_with_and_without_checkpoint_agree():
     plan, x = fd.solvers.unipc(VP, TS), start()
 
@@ -296,7 +363,7 @@ def test_a_bf16_model_keeps_a_float32_state():
     model = fd.models.denoiser(half, VP, prediction="noise", dtype=jnp.bfloat16)
     x = start(dtype=jnp.float32)
     out, kept = fd.sample(
-        fd.solvers.unipc(VP, TS), model, x, collect=lambda s, i: s.anchor
+        fd.solvers.unipc(VP, TS), model, x, collect=lambda s, i: i.sample
     )
     assert seen[0] == jnp.bfloat16
     assert out.dtype == kept.dtype == jnp.float32
@@ -312,6 +379,7 @@ def test_complex_state():
     np.testing.assert_allclose(got.imag, fd.sample(plan, linear, x.imag), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_prior_has_the_processes_scale_and_takes_trees():
     edm = fd.processes.edm()
     x = fd.prior(edm, jax.random.key(0), (4000,))
@@ -360,17 +428,16 @@ def test_bad_input(call, message):
         call(fd.solvers.ddim(VP, TS), start())
 
 
-def test_post_moves_the_state_after_each_row_and_knows_the_level():
+def test_a_move_changes_the_state_after_each_row_and_knows_the_level():
     plan, x = fd.solvers.ddim(VP, TS), start()
     seen = []
 
-    def post(state, info, row, reached):
+    def move(state, info, row, reached):
         jax.debug.callback(lambda t, n: seen.append((float(t), float(n))), *(
             reached.time, info.time))  # fmt: skip
-        moved = state.point + reached.sigma
-        return state._replace(anchor=moved, point=moved)
+        return state.at(state.point + reached.sigma)
 
-    got = fd.sample(plan, net, x, post=post)
+    got = fd.sample(plan, net, x, move=move)
     jax.effects_barrier()
     np.testing.assert_allclose(sorted(t for t, _ in seen), sorted(TS[1:]))
     np.testing.assert_allclose(sorted(n for _, n in seen), sorted(TS[:-1]))
@@ -381,7 +448,7 @@ def test_post_moves_the_state_after_each_row_and_knows_the_level():
     np.testing.assert_allclose(got, want, rtol=1e-13)
 
 
-def test_a_post_or_noise_that_is_a_pytree_does_not_recompile():
+def test_a_move_or_noise_that_is_a_pytree_does_not_recompile():
     traces = []
 
     @pytree
@@ -390,7 +457,7 @@ def test_a_post_or_noise_that_is_a_pytree_does_not_recompile():
 
         def __call__(self, state, info, row, reached):
             traces.append(1)
-            return state._replace(anchor=state.anchor + self.by)
+            return state.at(state.point + self.by)
 
     @pytree
     class Table:
@@ -403,7 +470,7 @@ def test_a_post_or_noise_that_is_a_pytree_does_not_recompile():
     outs = []
     for k in range(3):
         table = Table(jnp.full((5, 4, 3), float(k)))
-        outs.append(fd.sample(plan, net, x, noise=table, post=Shift(0.0 * k)))
+        outs.append(fd.sample(plan, net, x, noise=table, move=Shift(0.0 * k)))
     assert len(traces) == 1
     np.testing.assert_array_equal(
         outs[1], fd.sample(plan, net, x, noise=np.ones((5, 4, 3)))
@@ -415,26 +482,26 @@ def test_side_noise_is_a_stream_of_its_own():
     key = jax.random.split(jax.random.key(0), 4)
     x = start()
     parts = [
-        fd.engine.normal(key, 3, x),
-        fd.engine.side_noise(key, 3, x),
-        fd.engine.side_noise(key, 3, x, stream=1),
-        fd.engine.side_noise(key, 4, x),
+        fd.noise.normal(key, 3, x),
+        fd.noise.side_noise(key, 3, x),
+        fd.noise.side_noise(key, 3, x, stream=1),
+        fd.noise.side_noise(key, 4, x),
     ]
     for i, a in enumerate(parts):
         for b in parts[:i]:
             assert not np.allclose(a, b)
-    one = fd.engine.side_noise(key[2], 3, x[2])
+    one = fd.noise.side_noise(key[2], 3, x[2])
     np.testing.assert_array_equal(parts[1][2], one)
 
 
-def test_post_leaves_padding_alone():
+def test_a_move_leaves_padding_alone():
     plan, x = fd.solvers.ddim(VP, TS), start()
     key = jax.random.key(0)
 
-    def post(state, info, row, reached):
-        moved = state.point + fd.engine.side_noise(state.key, row.index, state.point)
-        return state._replace(anchor=moved, point=moved)
+    def move(state, info, row, reached):
+        drawn = fd.noise.side_noise(state.key, row.index, state.point)
+        return state.at(state.point + drawn)
 
-    got = fd.sample(fd.plan.pad(plan, 9), net, x, key=key, post=post)
-    want = fd.sample(plan, net, x, key=key, post=post)
+    got = fd.sample(fd.plan.pad(plan, 9), net, x, key=key, move=move)
+    want = fd.sample(plan, net, x, key=key, move=move)
     np.testing.assert_allclose(got, want, rtol=1e-13)

@@ -12,6 +12,7 @@ from fastdiff_jax.analysis import gaussian_error, measured_order, transfer
 
 from . import mixture as m
 from .oracles.er_sde import er_sde as oracle
+from .table import words
 
 er = fd.solvers.er_sde
 VP, EDM, FLOW = (m.PROCESSES[k] for k in ("vp", "edm", "flow"))
@@ -84,9 +85,7 @@ def test_first_order_is_sa_solver_with_the_same_rate():
     """phi = rho^(1 + tau^2)."""
     ts = m.times_between(FLOW, 8)
     got = ours(er(FLOW, ts, order=1, phi=lambda rho: rho**1.3))
-    sa = fd.solvers.sa_solver(
-        FLOW, ts, predictor_order=1, corrector_order=0, tau=np.sqrt(0.3)
-    )
+    sa = fd.solvers.sa_solver(FLOW, ts, predictor_order=1, corrector_order=0, tau2=0.3)
     np.testing.assert_allclose(got, ours(sa), rtol=0, atol=1e-13)
 
 
@@ -152,10 +151,10 @@ def test_the_published_third_order_is_second():
 def test_exact_ends(phi):
     plan = er(FLOW, np.linspace(1.0, 0.0, 7), phi=phi)
     assert np.isfinite(ours(plan)).all()
-    last = plan.rows.advance
-    assert last.anchor[-1] == 0 and last.evaluation[-1, 0] == 1
-    assert not last.history[-1].any() and (phi == 1 or last.noise[-1] == 0)
-    first = last.anchor[0]
+    last = words(plan)
+    assert last.keep[-1] == 0 and last.weights[-1, 0] == 1
+    assert not last.weights[-1, 1:].any() and last.noise[-1] == 0
+    first = last.keep[0]
     np.testing.assert_allclose(first, 5 / 6 if phi == 1 else 0, rtol=1e-12, atol=1e-12)
 
 
@@ -166,9 +165,10 @@ def test_the_engine_and_traced_times():
     np.testing.assert_allclose(got, ours(er(VP, ts)), rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_the_noise_has_slopes_where_a_step_is_empty():
     ts = jnp.asarray(np.insert(m.times_between(VP, 5), 3, m.times_between(VP, 5)[3]))
-    total = lambda t: er(VP, t, order=1).rows.advance.noise.sum()  # noqa: E731
+    total = lambda t: er(VP, t, order=1).rows.noise.sum()  # noqa: E731
     assert np.isfinite(jax.grad(total)(ts)).all()
 
 

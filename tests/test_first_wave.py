@@ -10,6 +10,7 @@ import fastdiff_jax as fd
 
 from . import mixture as m
 from .oracles import first_wave as o
+from .table import spoiled
 
 S = fd.solvers
 VP, EDM, FLOW = (m.PROCESSES[k] for k in ("vp", "edm", "flow"))
@@ -134,27 +135,20 @@ def test_order(name, path):
     assert abs(found - order) < 0.25, f"{name} on {path}: order {found:.2f}"
 
 
-def wrong(plan, factor=1.02):
-    """The plan with every weight on stored evaluations a little off."""
-    rows = plan.rows
-    push = rows.advance._replace(history=rows.advance.history * factor)
-    return fd.Plan(rows._replace(advance=push), plan.end, plan.start)
-
-
 @pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_3m", "unipc 2", "adams 3"])
 def test_a_wrong_coefficient_is_seen(name):
     build, order, power = ORDERS[name]
-    planted = lambda process, ts: wrong(build(process, ts))  # noqa: E731
+    planted = lambda process, ts: spoiled(build(process, ts), older=1.02)  # noqa: E731
     found = m.slope(planted, "vp", power, counts=(160, 320))
     assert abs(found - order) > 0.5
 
 
 def test_self_check_catches_a_wrong_sum():
-    plan = S.dpmpp_3m(VP, m.times_between(VP, 20))
-    from fastdiff_jax.numerics import levels
-
+    ts = m.times_between(VP, 20)
+    plan, lv = S.dpmpp_3m(VP, ts), fd.plan.levels(VP, ts)
+    fd.plan.self_check(plan, lv, "data")
     with pytest.raises(ValueError, match="do not integrate a constant"):
-        fd.plan.check(wrong(plan), levels(VP, m.times_between(VP, 20)), "data")
+        fd.plan.self_check(spoiled(plan, older=1.02), lv, "data")
 
 
 # ------------------------------------------------------------------ exactness
@@ -278,7 +272,7 @@ BAD = [
     (lambda: S.ddim(VP, [1.0, np.nan]), "must not hold NaN"),
     (lambda: S.ddim(VP, [1.0, -0.5]), r"lie in \[0, 1\]"),
     (lambda: S.dpmpp_2m(VP, [1.0, 0.5], variant="heun"), "variant must be 'midpoint'"),
-    (lambda: S.dpmpp_3m(VP, [1.0, 0.5], warmup="x"), "warmup must be 'midpoint'"),
+    (lambda: S.dpmpp_3m(VP, [1.0, 0.5], variant="x"), "variant must be 'midpoint'"),
     (lambda: S.unipc(VP, [1.0, 0.5], order=0), "order in 1..6, got 0"),
     (lambda: S.unipc(VP, [1.0, 0.5], variant="bh3"), "got 'bh3'"),
     (lambda: S.adams(VP, [1.0, 0.5], order=9), "order in 1..6, got 9"),

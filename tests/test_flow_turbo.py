@@ -8,6 +8,7 @@ import fastdiff_jax as fd
 
 from . import mixture as m
 from .oracles import special as o
+from .table import with_rows
 
 FLOW, VP = m.PROCESSES["flow"], m.PROCESSES["vp"]
 TURBO = fd.solvers.flow_turbo
@@ -69,7 +70,7 @@ def test_refined_rows_equal_the_naive_loop(blocks, end):
         return m.MODEL.posterior_mean(x, 1 - t, t)
 
     inner = fd.models.denoiser(net, FLOW, prediction="data")
-    model = fd.guidance.velocity_refiner(inner, refiner, FLOW)
+    model = fd.transforms.velocity_refiner(inner, refiner, FLOW)
     want = o.flow_turbo(FLOW, ts, m.predict, START, *blocks, refiner)
     np.testing.assert_allclose(run(plan, model), want, rtol=1e-12, atol=1e-12)
     model_rows = plan.rows.controls["refine"] == 0
@@ -83,10 +84,10 @@ def test_refiner_parameters_are_an_argument():
 
     plan = TURBO(FLOW, np.linspace(1.0, 0.1, 4), heun=1, pseudo=0, refine=2)
     ends = [
-        run(plan, fd.guidance.velocity_refiner(m.MODEL, net, FLOW, params=p))
+        run(plan, fd.transforms.velocity_refiner(m.MODEL, net, FLOW, params=p))
         for p in (jnp.asarray(1.0), jnp.asarray(0.0))
     ]
-    plain = fd.guidance.velocity_refiner(m.MODEL, refiner, FLOW)
+    plain = fd.transforms.velocity_refiner(m.MODEL, refiner, FLOW)
     np.testing.assert_allclose(ends[0], run(plan, plain), rtol=1e-13)
     assert abs(ends[0] - ends[1]).max() > 1e-3
 
@@ -102,7 +103,7 @@ def test_a_perfect_refiner_gives_heun_at_a_fixed_lag():
         d = m.MODEL.posterior_mean(x, 1 - t, t)
         return (x - d) / t
 
-    model = fd.guidance.velocity_refiner(m.MODEL, perfect, FLOW)
+    model = fd.transforms.velocity_refiner(m.MODEL, perfect, FLOW)
     plan = TURBO(FLOW, ts, heun=1, refine=4)
     x, passed = START, None
     for i, (s, t) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
@@ -124,11 +125,15 @@ def test_pseudo_corrector_is_second_order_on_the_flow_path():
 def test_a_wrong_weight_is_not():
     def planted(process, ts):
         plan = TURBO(process, ts, heun=1)
-        advance = plan.rows.advance
-        wrong = advance._replace(
-            evaluation=advance.evaluation * 1.1, history=advance.history * 0.9
+        rows, x = plan.rows, np.eye(plan.registers)[0]
+        # 0.45 and 0.55 of the two velocities; what is pushed stays as it is
+        lines = np.array([1.0, 0.0, 1.0])[:, None]
+        off = 0.1 * (rows.registers[:, -1:] - x), 0.1 * rows.predictions[:, -1:]
+        return with_rows(
+            plan,
+            registers=rows.registers + lines * off[0],
+            predictions=rows.predictions + lines * off[1],
         )
-        return fd.Plan(plan.rows._replace(advance=wrong), plan.end, plan.start)
 
     assert slope(planted, "flow", counts=(80, 160)) < 1.6
 
@@ -141,7 +146,7 @@ def test_bad_counts(counts):
 
 
 def test_bad_rows():
-    model = fd.guidance.velocity_refiner(m.MODEL, refiner, FLOW)
+    model = fd.transforms.velocity_refiner(m.MODEL, refiner, FLOW)
     plan = TURBO(FLOW, np.linspace(1, 0.1, 4), heun=1)
     with pytest.raises(ValueError, match="reads controls"):
         run(plan, model)

@@ -5,6 +5,7 @@ tests/golden, so that a clone without the folder checks something too.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import pytest
 import fastdiff_jax as fd
 
 from . import golden_cases as g
+from .table import with_rows
 
 MODEL = ("weights", "means", "variances_diagonal")
 SMALL = Path(__file__).parent / "golden"
@@ -55,9 +57,9 @@ def denoiser_of(outputs):
 
     def denoiser(x, context, carry):
         c = context.controls
-        eps, x0 = outputs(x, c["alpha"], c["sigma"])
-        raw = c["eps"] * eps + c["x0"] * x0
-        data = c["from_x"] * x + c["from_raw"] * raw
+        eps, x0 = outputs(x, c.alpha, c.sigma)
+        raw = c.eps * eps + c.x0 * x0
+        data = c.from_x * x + c.from_raw * raw
         return data, carry
 
     return denoiser
@@ -75,7 +77,7 @@ def transformed(inner, limits, clip, both):
             mapped = jnp.clip(data, -clip, clip)
         return ((mapped, data) if both else mapped), carry
 
-    return denoiser
+    return fd.models.giving(denoiser, "data", "direction") if both else denoiser
 
 
 def threshold(data, quantile, floor, ceiling):
@@ -84,7 +86,18 @@ def threshold(data, quantile, floor, ceiling):
     return jnp.clip(data, -s, s) / s
 
 
-def controls_of(case: dict, plan: fd.Plan, arrays: dict) -> dict[str, np.ndarray]:
+class Controls(NamedTuple):
+    """Of a row: where the network is asked, what it says, and that as data."""
+
+    alpha: np.ndarray
+    sigma: np.ndarray
+    eps: np.ndarray
+    x0: np.ndarray
+    from_x: np.ndarray
+    from_raw: np.ndarray
+
+
+def controls_of(case: dict, plan: fd.Plan, arrays: dict) -> Controls:
     """Where each row's model is evaluated, and how its output becomes data."""
     a, s = plan.rows.level.alpha, plan.rows.level.sigma
     n = len(a)
@@ -100,8 +113,7 @@ def controls_of(case: dict, plan: fd.Plan, arrays: dict) -> dict[str, np.ndarray
         "v": (ea, -es, a / (a**2 + s**2), -s / (a**2 + s**2)),
         "u": (one, -one, 1 / (a + s), -s / (a + s)),
     }[kind]
-    names = ("eps", "x0", "from_x", "from_raw")
-    return {"alpha": ea, "sigma": es, **dict(zip(names, rule, strict=True))}
+    return Controls(ea, es, *rule)
 
 
 class Runner:
@@ -132,17 +144,16 @@ class Runner:
         clip = options.get("clip_sample_range", 1.0)
         clip = clip if options.get("clip_sample") else None
         run = self.compiled(g.threshold(options, case), clip, both)
-        rows = plan.rows._replace(controls=controls)
+        plan = with_rows(plan, controls=controls)
         z = None
-        plan = fd.Plan(rows, plan.end, plan.start)
         if plan.stochastic:
             bank = self.golden.get(self.golden.spec["noise_bank"])
             draw = g.noise_rows().get(case["family"])
             z = bank[: plan.length] if draw is None else bank[draw(case, plan)]
-        slots = 8 if plan.slots > 4 else 4
         length = 64 if plan.length > 24 else 24
         if z is None:
-            plan = fd.plan.pad(plan, max(length, plan.length), slots=slots)
+            length = max(length, plan.length)
+            plan = fd.plan.pad(plan, length, registers=8, writes=4)
         got = np.asarray(run(plan, arrays["x_init"], z))
         want, tol = arrays["x_final"], case["tol"]
         allowed = tol["atol"] + tol["rtol"] * np.abs(want).max()

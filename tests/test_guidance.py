@@ -82,16 +82,16 @@ def test_outputs_carry_both_predictions():
 
 def test_clip_and_threshold():
     wide = fd.models.denoiser(lambda x, t: 3 * x, prediction="data")
-    got, _ = fd.guidance.clip(wide, -1.0, 2.0)(X, at(), None)
+    got, _ = fd.transforms.clip(wide, -1.0, 2.0)(X, at(), None)
     np.testing.assert_allclose(got, np.clip(3 * np.asarray(X), -1, 2))
-    got, _ = fd.guidance.dynamic_threshold(wide, 0.9)(X, at(), None)
+    got, _ = fd.transforms.dynamic_threshold(wide, 0.9)(X, at(), None)
     flat = 3 * np.asarray(X)
     s = np.maximum(np.quantile(np.abs(flat), 0.9, axis=1), 1.0)[:, None]
     np.testing.assert_allclose(got, np.clip(flat, -s, s) / s, rtol=1e-12)
-    both, _ = fd.guidance.clip(wide, outputs=True)(X, at(), None)
+    both, _ = fd.transforms.clip(wide, outputs=True)(X, at(), None)
     np.testing.assert_allclose(both[1], flat)
     inside = fd.models.denoiser(lambda x, t: 0.1 * x, prediction="data")
-    same, _ = fd.guidance.dynamic_threshold(inside, 0.9)(X, at(), None)
+    same, _ = fd.transforms.dynamic_threshold(inside, 0.9)(X, at(), None)
     np.testing.assert_allclose(same, 0.1 * X, rtol=1e-12)
 
 
@@ -106,9 +106,12 @@ def test_clip_and_threshold():
             lambda: fd.guidance.cfg(MODEL, condition={"y": Y}, null=0.0),
             "one structure",
         ),
-        (lambda: fd.guidance.clip(MODEL, 1.0, -1.0), "low < high"),
-        (lambda: fd.guidance.dynamic_threshold(MODEL, 1.5), r"in \(0, 1\], got 1.5"),
-        (lambda: fd.guidance.dynamic_threshold(MODEL, floor=0.0), "floor must be > 0"),
+        (lambda: fd.transforms.clip(MODEL, 1.0, -1.0), "low < high"),
+        (lambda: fd.transforms.dynamic_threshold(MODEL, 1.5), r"in \(0, 1\], got 1.5"),
+        (
+            lambda: fd.transforms.dynamic_threshold(MODEL, floor=0.0),
+            "floor must be > 0",
+        ),
     ],
 )
 def test_bad_input(make, message):

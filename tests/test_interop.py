@@ -114,7 +114,7 @@ def network_params(scheduler, alpha, sigma):
 
 def bank_noise(source, plan):
     """Recorded draws; a draw is taken in each row, with churn only where it acts."""
-    bank, weight = source.get(source.spec["noise_bank"]), plan.rows.advance.noise
+    bank, weight = source.get(source.spec["noise_bank"]), plan.rows.noise[:, 0]
     churned = (weight == 0).any() and weight[-1] == 0 and (weight[:-1] == 0).any()
     at = np.cumsum(weight > 0) - 1 if churned else np.arange(len(weight))
     return bank[np.maximum(at, 0)]
@@ -164,6 +164,7 @@ def run(case, source, network):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sampler"), list(groups()))
 def test_published_numbers_from_the_config_alone(name, sampler):
     source = golden(name)

@@ -75,6 +75,7 @@ def both_priors(process, **ends):
     return run(), run(log_prior=FOUR.prior(process))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROCESSES)
 def test_mixture_in_four_dimensions(name):
     """The data's density on published paths; to 1e-6 with the exact prior."""
@@ -121,6 +122,7 @@ def test_gaussian_of_any_shape_and_the_map_to_noise():
     )
 
 
+@pytest.mark.slow
 def test_tree_states():
     def model(x, context, carry):
         gain = context.alpha / (context.alpha**2 * 0.5 + context.sigma**2) * 0.5
@@ -149,6 +151,7 @@ def test_hutchinson_is_unbiased_and_knows_its_error(key):
     assert 0.7 < gap.std(ddof=1) / np.sqrt((spread**2).mean()) < 1.4
 
 
+@pytest.mark.slow
 def test_diagonal_jacobian_needs_one_rademacher_probe(key):
     x = jnp.ones((2, 2, 2))
     options = {"steps": 25, "key": key, "divergence": "hutchinson"}
@@ -158,6 +161,7 @@ def test_diagonal_jacobian_needs_one_rademacher_probe(key):
     assert np.isnan(found.standard_error).all()
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_batch(key):
     options = {"key": key, "divergence": "hutchinson"}
     all_of = log_likelihood(FOUR.model, p.flow(), jnp.asarray(FOUR.x), **options)
@@ -189,6 +193,7 @@ def test_gradients_in_x_and_in_parameters():
     np.testing.assert_allclose(got[2], want, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_condition_and_single_precision():
     def model(x, context, carry):
         mean = context.condition.reshape(-1, 1).astype(x.dtype)
@@ -202,6 +207,7 @@ def test_condition_and_single_precision():
     np.testing.assert_allclose(found.log_prob, want, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_evaluations_are_counted_and_bounded():
     x, calls = jnp.asarray(FOUR.x[:1]), []
 
@@ -217,6 +223,7 @@ def test_evaluations_are_counted_and_bounded():
     assert bool(short.failed[0]) and np.isnan(short.log_prob).all()
 
 
+@pytest.mark.slow
 def test_new_numbers_do_not_recompile():
     traces = []
 

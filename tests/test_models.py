@@ -149,6 +149,7 @@ def test_gaussian_posterior_is_the_matrix_formula(alpha, sigma):
     )
 
 
+@pytest.mark.slow
 def test_mixture_posterior_is_tweedies_formula():
     """D = (x + sigma^2 grad log p) / alpha, the density differentiated by JAX."""
     rng = np.random.default_rng(1)
@@ -218,6 +219,7 @@ def test_embedded_weights_are_small_and_recorded():
     assert card["sha256"] == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.slow
 def test_digits_are_process_agnostic():
     """One network on VP, EDM and flow: the same image from the same noise."""
     lam = np.linspace(-4, 4, 9)
@@ -233,11 +235,12 @@ def test_digits_are_process_agnostic():
     np.testing.assert_allclose(found[2], found[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_digits_agree_with_their_labels():
     """200 guided samples at 10 evaluations; the full figures are in digits.json."""
     from sklearn.svm import SVC
 
-    from fastdiff_jax.data import digits_data
+    from fastdiff_jax.models.data import digits_data
 
     data = digits_data()
     judge = SVC(gamma=0.001).fit((data.train_x.reshape(-1, 64) + 1) * 8, data.train_y)

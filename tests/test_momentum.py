@@ -12,6 +12,7 @@ import fastdiff_jax as fd
 from . import mixture as m
 from . import replay
 from .oracles import momentum as o
+from .table import words
 
 S = fd.solvers
 VP, EDM, FLOW = (m.PROCESSES[k] for k in ("vp", "edm", "flow"))
@@ -38,7 +39,7 @@ def theirs(options):
 
 
 def ours(build, process, ts, x, **options):
-    plan = fd.plan.pad(build(process, ts, **options), 12, slots=5)
+    plan = fd.plan.pad(build(process, ts, **options), 12, registers=8, writes=3)
     return np.asarray(m.run(plan, jnp.asarray(x[:, None])))[:, 0]
 
 
@@ -62,10 +63,12 @@ def test_a_last_step_into_sigma_zero(name, options):
     for n in (1, 2, 5):
         ts = np.append(m.times_between(VP, 5)[:n], 0.0)
         want = replay.loop(oracle, VP, ts, START, **theirs(options))
-        got = replay.run(build(VP, ts, **options), START)
+        plan = build(VP, ts, **options)
+        got = replay.run(plan, START)
         np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)
         if name == "dpmpp_2m_hb":  # order 1 there: the last prediction
-            assert build(VP, ts, **options).rows.advance.anchor[-1] == 0
+            assert not plan.rows.registers[-1, 0].any()
+            assert plan.rows.predictions[-1, 0, 0] == 1
 
 
 ORDERS = {
@@ -128,11 +131,14 @@ def test_ghvb_weights_on_velocities():
     ts = m.times_between(VP, 6)
     a, s = VP.alpha(ts), VP.sigma(ts)
     gain = s[1:] - a[1:] / a[:-1] * s[:-1]
-    advance = S.ghvb(VP, ts, order=2.8).rows.advance
-    np.testing.assert_allclose(advance.evaluation[3:, 0], 0.8 * 55 / 24 * gain[3:])
-    # slots in row 4: the velocity before is in slot 1, the one before that in slot 0
+    plan = S.ghvb(VP, ts, order=2.8)
+    own = words(plan).weights[3:, 0]
+    np.testing.assert_allclose(own, 0.8 * 55 / 24 * gain[3:])
+    # in row 4 register 2 holds the velocity before, register 1 the one before that
     want = np.array([13 / 24, 0.2 * 55 / 24 - 11 / 6]) * gain[4]
-    np.testing.assert_allclose(advance.history[4], want, rtol=1e-12)
+    for line in (0, -1):
+        got = plan.rows.registers[4, line, 1:]
+        np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])

@@ -46,8 +46,8 @@ def test_langevin_equals_the_naive_loop(path, per_sample):
     ts, x = grid(process), draw((3, 2, 2))
     z = draw((18, 3, 2, 2), 1)
     plan = S.predictor_corrector(process, ts, corrections=2, snr=0.2)
-    post = M.langevin(per_sample=per_sample)
-    got = fd.sample(plan, each_element, jnp.asarray(x), noise=z, post=post)
+    move = M.langevin(per_sample=per_sample)
+    got = fd.sample(plan, each_element, jnp.asarray(x), noise=z, move=move)
     correct = functools.partial(loop.langevin_step, snr=0.2, per_sample=per_sample)
     want = loop.predictor_corrector(
         *(process, ts, predictor(process), x, z),
@@ -70,21 +70,22 @@ def test_langevin_norms_are_over_the_whole_tree():
     ts, z = grid(VP), draw((12, 3, 4))
     plan = S.predictor_corrector(VP, ts, snr=0.2)
     x = jnp.asarray(draw((3, 4), 2))
-    whole = fd.sample(plan, each_element, x, noise=z, post=M.langevin())
+    whole = fd.sample(plan, each_element, x, noise=z, move=M.langevin())
     tree = lambda v: {"a": v[..., :1], "b": v[..., 1:]}  # noqa: E731
-    parts = fd.sample(plan, each_element, tree(x), noise=tree(z), post=M.langevin())
+    parts = fd.sample(plan, each_element, tree(x), noise=tree(z), move=M.langevin())
     close(parts["a"], whole[:, :1])
     close(parts["b"], whole[:, 1:])
 
 
+@pytest.mark.slow
 def test_langevin_sample_i_is_the_same_at_any_batch_size():
     plan = S.predictor_corrector(VP, grid(VP), snr=0.2)
     x = fd.prior(VP, jax.random.key(1), (5, 3))
     run = functools.partial(fd.sample, plan, each_element, key=KEY)
-    many, few = (run(v, post=M.langevin()) for v in (x, x[:2]))
+    many, few = (run(v, move=M.langevin()) for v in (x, x[:2]))
     close(many[:2], few, 1e-13)
     batch = M.langevin(per_sample=False)
-    assert abs(run(x, post=batch)[:2] - run(x[:2], post=batch)).max() > 1e-4
+    assert abs(run(x, move=batch)[:2] - run(x[:2], move=batch)).max() > 1e-4
 
 
 def test_langevin_one_step_moments():
@@ -99,7 +100,7 @@ def test_langevin_one_step_moments():
     alpha, sigma = loop.level(VP, 0.3)
     v = alpha**2 * 0.5 + sigma**2
     x = jnp.sqrt(v) * jax.random.normal(jax.random.key(0), (total, d))
-    out = fd.sample(plan, fd.models.gaussian(0.0, 0.5), x, key=KEY, post=M.langevin())
+    out = fd.sample(plan, fd.models.gaussian(0.0, 0.5), x, key=KEY, move=M.langevin())
     # |z|^2, |x|^2 / v are chi^2(d) and the angle is uniform: condition on them
     rng = np.random.default_rng(5)
     zz, xx = rng.chisquare(d, 400_000), v * rng.chisquare(d, 400_000)
@@ -115,13 +116,13 @@ def test_langevin_leaves_other_rows_and_padding_alone():
     ts, z = grid(VP), draw((12, 3, 2))
     plan = S.predictor_corrector(VP, ts, snr=0.2)
     x = jnp.asarray(draw((3, 2)))
-    whole = fd.sample(plan, each_element, x, noise=z, post=M.langevin())
+    whole = fd.sample(plan, each_element, x, noise=z, move=M.langevin())
     noise = np.concatenate([z, z])
     padded = fd.plan.pad(plan, 24)
-    close(fd.sample(padded, each_element, x, noise=noise, post=M.langevin()), whole)
+    close(fd.sample(padded, each_element, x, noise=noise, move=M.langevin()), whole)
     zero = S.predictor_corrector(VP, np.array([0.5, 0.5, 0.2]), snr=0.2)
     flat = fd.sample(
-        zero, lambda v, c, k: (v / c.alpha, k), x, noise=z[:4], post=M.langevin()
+        zero, lambda v, c, k: (v / c.alpha, k), x, noise=z[:4], move=M.langevin()
     )
     assert np.isfinite(flat).all()  # a score of norm 0 keeps the row's own size
 
@@ -144,10 +145,10 @@ def test_inpainting_equals_the_naive_loop(path):
             process, predictor(process), want, ts[i], ts[i + 1], z[i] * (i < 6)
         )
         alpha, sigma = loop.level(process, ts[i + 1])
-        side = np.asarray(fd.engine.side_noise(keys, i, jnp.zeros((3, 4))))
+        side = np.asarray(fd.noise.side_noise(keys, i, jnp.zeros((3, 4))))
         want = mask * (alpha * known + sigma * side) + (1 - mask) * want
     move = M.inpaint(known, mask)
-    got = fd.sample(plan, each_element, jnp.asarray(x), key=KEY, noise=z, post=move)
+    got = fd.sample(plan, each_element, jnp.asarray(x), key=KEY, noise=z, move=move)
     close(got, want, 1e-11)
     assert (np.asarray(got)[:, 0] == known[0]).all()
 
@@ -155,11 +156,11 @@ def test_inpainting_equals_the_naive_loop(path):
 COVARIANCE = np.array([[1.0, 0.8], [0.8, 1.0]])
 
 
-def conditional(plan, post, number=4000):
+def conditional(plan, move, number=4000):
     """Samples of x_1 where x_0 = 1.5, of N(0, COVARIANCE)."""
     model = fd.models.gaussian(0.0, covariance=COVARIANCE)
     x = fd.prior(VP, jax.random.key(0), (number, 2))
-    out = np.asarray(fd.sample(plan, model, x, key=KEY, post=post))
+    out = np.asarray(fd.sample(plan, model, x, key=KEY, move=move))
     assert (out[:, 0] == 1.5).all()
     return out[:, 1].mean(), out[:, 1].var()
 
@@ -175,24 +176,26 @@ def test_inpainting_draws_from_the_conditional_law():
     assert 0.5 < first[0] < 0.9 and 0.45 < first[1] < 0.8  # the right direction
 
 
+@pytest.mark.slow
 def test_inpainting_works_with_a_deterministic_multistep_plan_and_a_tree():
     plan = S.dpmpp_2m(VP, fd.grids.log_snr(VP, 8, to_zero=True))
     x = {"a": jnp.ones((3, 2)), "b": jnp.ones((3, 4, 4, 1))}
     known = {"a": np.full(2, 0.3), "b": draw((3, 4, 4, 1))}
     mask = {"a": np.array([True, False]), "b": np.ones((4, 1, 1))}
-    out = fd.sample(plan, each_element, x, key=KEY, post=M.inpaint(known, mask))
+    out = fd.sample(plan, each_element, x, key=KEY, move=M.inpaint(known, mask))
     close(out["b"], known["b"], 0)
     assert (out["a"][:, 0] == 0.3).all() and (out["a"][:, 1] != 0.3).all()
     with pytest.raises(ValueError, match="inpaint draws noise in each row; pass"):
-        fd.sample(plan, each_element, x, post=M.inpaint(known, mask))
+        fd.sample(plan, each_element, x, move=M.inpaint(known, mask))
 
 
+@pytest.mark.slow
 def test_inpainting_sample_i_is_the_same_at_any_batch_size():
     plan = S.sde_dpmpp_2m(VP, grid(VP))
     x = fd.prior(VP, jax.random.key(1), (5, 3))
     move = M.inpaint(np.ones(3), np.array([1, 0, 1]))
     many, few = (
-        fd.sample(plan, each_element, v, key=KEY, post=move) for v in (x, x[:2])
+        fd.sample(plan, each_element, v, key=KEY, move=move) for v in (x, x[:2])
     )
     close(many[:2], few, 1e-13)
 
@@ -209,18 +212,19 @@ def test_new_masks_do_not_recompile_and_float32_stays():
     for k in range(3):
         mask = np.array([k % 2, 1, 0], np.float32)
         move = M.chain(M.inpaint(np.full(3, float(k)), mask), M.inpaint(mask, mask))
-        out = fd.sample(plan, net, x, key=KEY, post=move)
+        out = fd.sample(plan, net, x, key=KEY, move=move)
         assert out.dtype == jnp.float32 and len(traces) <= 2
 
 
+@pytest.mark.slow
 def test_moves_in_a_chain_have_their_own_noise_and_may_be_functions():
     plan, x = S.ddim(VP, grid(VP)), jnp.zeros((2, 2))
     first = M.inpaint(np.zeros(2), [1, 0])
     second = M.inpaint(np.zeros(2), [0, 1])
     both = M.chain(M.chain(first, second), lambda state, *_: state)
     assert [move.stream for move in both.moves[:2]] == [0, 1]
-    out = fd.sample(plan, each_element, x, key=KEY, post=both)
-    own = fd.sample(plan, each_element, x, key=KEY, post=M.chain(first, second))
+    out = fd.sample(plan, each_element, x, key=KEY, move=both)
+    own = fd.sample(plan, each_element, x, key=KEY, move=M.chain(first, second))
     close(out, own, 0)
     sigma = float(VP.sigma(grid(VP)[-1]))
     assert (abs(out / sigma) < 5).all() and len(np.unique(out)) == 4
@@ -229,6 +233,7 @@ def test_moves_in_a_chain_have_their_own_noise_and_may_be_functions():
 # --------------------------------------------------------------------- colourisation
 
 
+@pytest.mark.slow
 def test_colourising_equals_the_naive_loop():
     ts, x = grid(VP, clean=True), draw((2, 3, 3, 3))
     grey = draw((3, 3, 1), 2)
@@ -241,15 +246,15 @@ def test_colourising_equals_the_naive_loop():
         want = loop.reverse_diffusion_step(
             VP, predictor(VP), want, ts[i], ts[i + 1], z[i] * (i < 6)
         )
-        side = np.asarray(fd.engine.side_noise(keys, i, jnp.zeros((2, 3, 3, 1))))
+        side = np.asarray(fd.noise.side_noise(keys, i, jnp.zeros((2, 3, 3, 1))))
         level = loop.level(VP, ts[i + 1])
         want = loop.colour_step(want, np.broadcast_to(grey, side.shape), *level, side)
     plan, move = S.reverse_diffusion(VP, ts), M.colourise(grey)
-    got = fd.sample(plan, each_element, jnp.asarray(x), key=KEY, noise=z, post=move)
+    got = fd.sample(plan, each_element, jnp.asarray(x), key=KEY, noise=z, move=move)
     close(got, want, 1e-11)
     close(got.mean(-1, keepdims=True), np.broadcast_to(grey, (2, 3, 3, 1)), 1e-14)
     with pytest.raises(ValueError, match="one array with 3 channels on its last axis"):
-        fd.sample(plan, each_element, jnp.ones((2, 3)).T, key=KEY, post=move)
+        fd.sample(plan, each_element, jnp.ones((2, 3)).T, key=KEY, move=move)
 
 
 def test_known_mixtures_of_channels():
@@ -257,7 +262,7 @@ def test_known_mixtures_of_channels():
     y = draw((5, 2), 3)
     plan = S.ddim(VP, grid(VP, clean=True))
     out = fd.sample(
-        plan, each_element, jnp.zeros((5, 4)), key=KEY, post=M.linear_part(y, q)
+        plan, each_element, jnp.zeros((5, 4)), key=KEY, move=M.linear_part(y, q)
     )
     close(np.asarray(out) @ q.T, y)
 
@@ -280,6 +285,7 @@ def log_posterior(x, context, which=0):
     return jax.nn.log_softmax(jnp.log(WEIGHTS)[None] - energy, axis=-1)[:, which]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("path", ["vp", "sub-vp", "ve"])
 def test_classifier_guidance_gives_the_component(path, which):
@@ -317,6 +323,7 @@ def test_classifier_guidance_in_a_run():
     close(fd.sample(plan, guided, x), fd.sample(plan, own, x), 1e-10)
 
 
+@pytest.mark.slow
 def test_classifier_guidance_at_alpha_0():
     flow = fd.processes.flow()
     plan = S.ddim(flow, np.array([1.0, 0.5, 0.1]))
@@ -348,14 +355,14 @@ def test_plans_with_stages_or_predictions_are_refused(name):
         with pytest.raises(
             ValueError, match=f"{label} needs rows that each end a step"
         ):
-            fd.sample(plan, each_element, x, key=KEY, post=move)
+            fd.sample(plan, each_element, x, key=KEY, move=move)
 
 
 def test_bad_input():
     x, plan = jnp.ones((2, 3)), S.ddim(VP, grid(VP))
 
     def run(move):
-        return fd.sample(plan, each_element, x, key=KEY, post=move)
+        return fd.sample(plan, each_element, x, key=KEY, move=move)
 
     cases = [
         (lambda: run(M.langevin()), "this plan has none. Make it with fd.solvers"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -14,14 +15,11 @@ TS = VP.half_log_snr_inverse(np.linspace(-3, 3, 6))
 ONE = np.ones(3)
 LEVEL = fd.plan.Level(ONE * 0.5, ONE, ONE)
 END = fd.plan.Level(*np.ones(3))
-DATA = fd.plan.Convert(0 * ONE[:, None], ONE[:, None])
+X, D = fd.plan.register(0), fd.plan.prediction()
 
 
-def build(**change):
-    options = dict(
-        convert=DATA, advance=fd.plan.Move(ONE, None, evaluation=ONE[:, None])
-    )
-    return fd.plan.build(LEVEL, END, **{**options, **change})
+def build(*writes, **options):
+    return fd.plan.build(LEVEL, END, writes or [(0, X + ONE * D)], **options)
 
 
 def test_weights_are_float64_numpy():
@@ -30,40 +28,83 @@ def test_weights_are_float64_numpy():
         assert leaf.dtype in (np.float64, np.int32)
 
 
-def test_history_is_as_small_as_the_method_needs():
-    slots = {"ddim": 0, "dpmpp_2m": 1, "dpmpp_3m": 2, "edm_heun": 1, "euler": 0}
-    for name, count in slots.items():
-        assert fd.solvers.SOLVERS[name].build(VP, TS).slots == count
-    assert fd.solvers.unipc(VP, TS, order=3).slots == 3
+def damaged(**fields):
+    plan = fd.solvers.unipc(VP, TS)
+    rows = plan.rows._replace(**fields)
+    fd.plan.validate(dataclasses.replace(plan, rows=rows))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (
-            lambda: build(advance=fd.plan.Move(np.array([1, np.nan, 1]), None)),
-            "advance.anchor must be finite, got nan at row 1",
+            lambda: build((0, np.array([1, np.nan, 1]) * X)),
+            "registers must be finite, got nan at row 1",
+        ),
+        (lambda: build((0, np.ones(2) * X)), "could not be broadcast|broadcast"),
+        (
+            lambda: build((1, X)),
+            "first write must go to register 0 in every row",
         ),
         (
-            lambda: build(advance=fd.plan.Move(np.ones(2), None)),
-            r"advance.anchor must have 3 rows, got shape \(2,\)",
+            lambda: build((0, X), (1, X), (1, D)),
+            "two writes of row 0 go to one register",
         ),
         (
-            lambda: build(advance=fd.plan.Move(ONE, np.ones((3, 2))), slots=1),
-            "slots=1 is too small: this method reads 2 stored",
+            lambda: damaged(to=np.full((5, 2), [0, 9], np.int32)),
+            r"go to registers 0..3, got 0 to 9",
         ),
+        (
+            lambda: damaged(predictions=np.ones((5, 2, 1))),
+            r"predictions must have 3 lines .*got shape \(5, 2, 1\)",
+        ),
+        (
+            lambda: damaged(noise=np.ones((4, 3))),
+            r"noise must have 5 rows, got shape \(4, 3\)",
+        ),
+        (lambda: fd.plan.Ring(1, 2)[2], "holds 2 rows, asked for 2"),
+        (
+            lambda: fd.plan.basis_of(LEVEL, "epsilon"),
+            "must be 'data' or 'noise', got 'epsilon'",
+        ),
+        (lambda: fd.plan.basis_of(LEVEL, "velocity"), "needs the process"),
         (lambda: fd.plan.pad(build(), 2), "length must be >= 3, .*got 2"),
         (
-            lambda: fd.plan.pad(fd.solvers.unipc(VP, TS), slots=1),
-            "slots must be >= 3",
+            lambda: fd.plan.pad(fd.solvers.unipc(VP, TS), registers=1),
+            "registers must be >= 4",
+        ),
+        (
+            lambda: fd.plan.pad(fd.solvers.unipc(VP, TS), writes=1),
+            "writes must be 2, what the plan has, to ",
+        ),
+        (
+            lambda: fd.plan.pad(fd.solvers.unipc(VP, TS), writes=5),
+            "its registers .* got 5",
         ),
         (lambda: fd.plan.slice_rows(build(), 2, 2), "0 <= start < stop <= 3"),
         (lambda: fd.plan.stack([]), "plans must not be empty"),
     ],
 )
 def test_bad_plans(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, IndexError), match=message):
         make()
+
+
+def test_forms_are_what_they_say():
+    """All writes see the registers before the row; rings turn; the start is a form."""
+    past = fd.plan.Ring(1, 2)
+    plan = build(
+        (0, 2.0 * X - ONE * past[1] + 0.5 * D),
+        (past, X + 3.0 * D),
+        start={0: -1.0 * X, 2: 4.0 * X},
+    )
+    predict = lambda x, i: np.cos(x + i)  # noqa: E731
+    x, ring = -0.7, [4 * 0.7, 0.0]  # newest first: register 2, then 1
+    for i in range(3):
+        d = np.cos(x + i)
+        x, ring = 2 * x - ring[1] + 0.5 * d, [x + 3 * d, ring[0]]
+    np.testing.assert_allclose(fd.plan.replay(plan, predict, 0.7), x, rtol=1e-13)
+    assert (plan.registers, plan.writes, plan.predictions) == (3, 2, 1)
 
 
 def test_plans_that_cannot_stack_say_so():
@@ -78,11 +119,13 @@ def test_plans_that_cannot_stack_say_so():
     [
         (lambda text: text[: len(text) // 2], "not valid JSON.*cut short"),
         (lambda text: "[]", "must have format"),
-        (lambda text: text.replace("plan/1", "plan/9"), "must have format.*plan/9"),
-        (lambda text: text.replace('"slot"', '"slat"'), "is damaged"),
+        (lambda text: text.replace("plan/2", "plan/9"), "must have format.*plan/9"),
+        (lambda text: text.replace('"to"', '"too"'), "is damaged"),
         (lambda text: text.replace('"shape": [5]', '"shape": [4]', 1), "is damaged"),
         (
-            lambda text: text.replace('"data": [1.0,', '"data": ["nan",', 1),
+            lambda text: re.sub(
+                r'("registers": .*?"data": )\[[^,]*,', r'\1["nan",', text, count=1
+            ),
             "is damaged",
         ),
         (lambda text: text.replace("float64", "object", 1), "is damaged"),
@@ -115,7 +158,7 @@ def test_table_shows_the_papers_columns():
     lines = text.splitlines()
     assert lines[0].split() == ["row", "t", "alpha", "sigma", "x", "m0", "m1"]
     assert len(lines) == 7 and lines[-1].startswith("end")
-    padded = fd.plan.pad(fd.solvers.dpmpp_2m(VP, TS), 9, slots=4)
+    padded = fd.plan.pad(fd.solvers.dpmpp_2m(VP, TS), 9, registers=5, writes=3)
     assert str(padded) == str(fd.solvers.dpmpp_2m(VP, TS))
 
 

@@ -12,6 +12,7 @@ import fastdiff_jax as fd
 from . import mixture as m
 from . import replay
 from .oracles import pndm as o
+from .table import with_rows, words
 
 S = fd.solvers
 VP, EDM, FLOW = (m.PROCESSES[k] for k in ("vp", "edm", "flow"))
@@ -32,7 +33,7 @@ CASES = {
 
 
 def ours(build, process, ts, x, **options):
-    plan = fd.plan.pad(build(process, ts, **options), 24, slots=5)
+    plan = fd.plan.pad(build(process, ts, **options), 24, registers=8, writes=3)
     return np.asarray(m.run(plan, jnp.asarray(x[:, None])))[:, 0]
 
 
@@ -99,7 +100,7 @@ EVEN = {
 
 @functools.cache
 def reference():
-    return replay.run(S.rho_rk(EDM, even(250), method="rk4"), 3 * START)
+    return replay.run(S.rho_rk(EDM, even(250), variant="rk4"), 3 * START)
 
 
 @pytest.mark.parametrize("name", EVEN)
@@ -126,17 +127,13 @@ def test_the_published_variable_step_weights_are_off():
     for order, same in ((2, True), (3, True), (4, False)):
         one = S.ipndm_v(EDM, ts, order=order, compat=True)
         two = S.ipndm_v(EDM, ts, order=order)
-        gap = np.abs(one.rows.advance.history - two.rows.advance.history).max()
+        older = (plan.rows.registers[:, 0, 1:] for plan in (one, two))
+        gap = np.abs(np.subtract(*older)).max()
         assert (gap < 1e-12) == same
     ts = m.times_between(VP, 9, 1.3)
-    own, past = (
-        getattr(
-            S.ipndm_v(EDM, VP.sigma(ts) / VP.alpha(ts), compat=True).rows.advance, w
-        )
-        for w in ("evaluation", "history")
-    )
-    steps = np.diff(VP.sigma(ts) / VP.alpha(ts))
-    assert np.abs((own.sum(1) + past.sum(1)) / steps - 1).max() > 1e-3
+    rho = VP.sigma(ts) / VP.alpha(ts)
+    total = words(S.ipndm_v(EDM, rho, compat=True)).weights.sum(1)
+    assert np.abs(total / np.diff(rho) - 1).max() > 1e-3
 
 
 def test_ipndm_v_is_adams():
@@ -196,6 +193,7 @@ def test_a_step_of_length_zero_is_the_identity(name):
         assert np.isfinite(middle).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ipndm", "plms v", "f_pndm"])
 def test_traced_and_per_element_times(name):
     build, _, options = CASES[name]
@@ -211,7 +209,7 @@ def test_traced_and_per_element_times(name):
     np.testing.assert_allclose(replay.run(wide, x), want, rtol=1e-12, atol=1e-12)
 
 
-def test_calls_and_slots():
+def test_calls():
     ts = m.times_between(VP, 10)
     found = {n: b(VP, ts).nfe for n, (b, *_) in CASES.items()}
     assert found["ipndm"] == found["ipndm_v"] == 10
@@ -238,18 +236,34 @@ def test_bad_input(make, message):
         make()
 
 
-def test_absolute_slots_are_checked():
-    level = fd.plan.Level(np.array([1.0]), np.array([0.5]), np.array([0.5]))
-    end = fd.plan.Level(np.array(0.5), np.array(0.7), np.array(0.3))
-    push = fd.plan.Push(
-        np.array([[2]], np.int32), np.ones((1, 1, 1)), np.zeros((1, 1, 2))
-    )
-    advance = fd.plan.Move(np.ones(1), np.zeros((1, 2)), None, np.ones((1, 1)))
-    with pytest.raises(ValueError, match=r"slots must lie in 0\.\.1, got 2 to 2"):
-        fd.plan.absolute(
-            level,
-            end,
-            convert=fd.plan.basis(level, "data"),
-            advance=advance,
-            push=push,
-        )
+@pytest.mark.parametrize(
+    ("line", "row", "to", "message"),
+    [
+        (1, 2, 6, r"must go to registers 0\.\.5, got 0 to 6"),
+        (1, 0, -1, r"must go to registers 0\.\.5, got -1 to 5"),
+        (1, 3, 0, "two writes of row 3 go to one register"),
+        (0, 4, 1, "first write must go to register 0"),
+    ],
+)
+def test_registers_given_by_number_are_checked(line, row, to, message):
+    """F-PNDM is written so: its stages do not go round in turn."""
+    plan = S.f_pndm(VP, m.times_between(VP, 5))
+    places = plan.rows.to.copy()
+    fd.plan.validate(with_rows(plan, to=places))
+    places[row, line] = to
+    with pytest.raises(ValueError, match=message):
+        fd.plan.validate(with_rows(plan, to=places))
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        (-1, r"must go to registers 0\.\.0, got -1 to 0"),
+        (np.array([1, 2, 0]), "two writes of row 2 go to one register"),
+    ],
+)
+def test_the_builder_checks_them_too(to, message):
+    lv = fd.plan.levels(VP, m.times_between(VP, 3))
+    writes = [(0, fd.plan.register(0)), (to, fd.plan.prediction())]
+    with pytest.raises(ValueError, match=message):
+        fd.plan.build(lv.starts, lv.end, writes)

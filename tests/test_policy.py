@@ -30,7 +30,7 @@ SOLVERS = {
 def make(name, tau2):
     """A plan, padded: one shape, and so one compiled program, for all solvers."""
     plan = SOLVERS[name](PROCESS, TS, tau2=tau2)
-    return fd.plan.pad(plan, 6, slots=2, writes=1)
+    return fd.plan.pad(plan, 6, registers=3, writes=2)
 
 
 @jax.jit
@@ -50,6 +50,7 @@ def drawn(plan, x, key):
     return fd.sample(plan, MODEL, x, key=key, collect=of_noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVERS)
 def test_rollout_is_the_sample_and_scores_its_own_noise(name):
     plan = make(name, 0.7)
@@ -58,7 +59,7 @@ def test_rollout_is_the_sample_and_scores_its_own_noise(name):
     assert_allclose(run.sample, want, rtol=1e-12)
     assert_allclose(run.path[-1], want, rtol=1e-12)
     assert_allclose(run.path[0], X)
-    c = plan.rows.advance.noise[:, None]
+    c = plan.rows.noise[:, :1]
     want = -(np.asarray(z) ** 2).sum(-1) / 2 - 2 * np.log(c) - np.log(2 * np.pi)
     assert_allclose(run.log_prob, want, rtol=1e-9)
     assert_allclose(again, run.log_prob, rtol=1e-12)
@@ -101,6 +102,7 @@ def test_density_against_an_independent_loop():
     assert_allclose(got, np.array(want) / 2, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_gradient_is_the_finite_difference_and_the_path_is_data():
     plan = make("second", 0.7)
     path = roll(plan, MODEL, X, KEY)[0].path
@@ -128,6 +130,7 @@ def test_the_rollout_keeps_no_gradient_of_its_density():
     assert_allclose(got, 0)
 
 
+@pytest.mark.slow
 def test_the_expected_score_is_zero():
     """E[grad log p] = 0 under the plan's own law, and not under another."""
     plan, count = SOLVERS["second"](PROCESS, TS, tau2=0.7), 5000
@@ -165,7 +168,7 @@ def test_a_window_counts_and_moves_without_a_retrace():
     assert len(traces) == 1
     # rows before the window are the ODE's
     ode = fd.solvers.sde_dpmpp_2m(PROCESS, TS, tau2=0.0)
-    _, states = fd.sample(ode, MODEL, X, collect=lambda state, _: state.anchor)
+    _, states = fd.sample(ode, MODEL, X, collect=lambda state, _: state.point)
     assert_allclose(out.path[1:4], states[:3], rtol=1e-12)
     assert (np.abs(out.path[4] - states[3]) > 1e-3).any()
 
@@ -174,10 +177,10 @@ def test_a_traced_window_makes_a_plan():
     @jax.jit
     def weights(first):
         tau2 = policy.window(6, first, 2, 0.5)
-        return fd.solvers.sde_dpmpp_1(PROCESS, TS, tau2=tau2).rows.advance.noise
+        return fd.solvers.sde_dpmpp_1(PROCESS, TS, tau2=tau2).rows.noise
 
     tau2 = policy.window(6, 3, 2, 0.5)
-    want = fd.solvers.sde_dpmpp_1(PROCESS, TS, tau2=tau2).rows.advance.noise
+    want = fd.solvers.sde_dpmpp_1(PROCESS, TS, tau2=tau2).rows.noise
     assert_allclose(weights(3), want, rtol=1e-12)
 
 
@@ -193,7 +196,7 @@ def test_exact_end_tree_and_single_sample():
     z = {"a": draw(size=(7, 4, 2)), "b": draw(size=(7, 4))}
     run = jax.jit(partial(policy.rollout, denoiser=halves))
     got = run(plan, x=tree, noise=z).log_prob
-    c = plan.rows.advance.noise[:-1, None]  # the exact end adds no noise
+    c = plan.rows.noise[:-1, :1]  # the exact end adds no noise
     size = (z["a"] ** 2).sum(-1) + z["b"] ** 2
     want = -size[:-1] / 2 - 3 * np.log(c) - 1.5 * np.log(2 * np.pi)
     assert_allclose(got[:-1], want, rtol=1e-9)
@@ -203,6 +206,7 @@ def test_exact_end_tree_and_single_sample():
     assert got.shape == (7,) and got.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_ppo_loss():
     old = np.array([[-1.0, -2.0], [0.0, 0.0], [-3.0, 1.0]])
     change = np.array([[0.3, -0.3], [0.0, 0.0], [0.05, 0.05]])
@@ -223,7 +227,7 @@ def test_published_steps_match_their_formulas():
     ts = np.array([1.0, 0.8, 0.5, 0.2, 0.0])
     x, d = 0.7, -0.4
     for variant in ("flow_grpo", "dance"):
-        plan = policy.flow_grpo(flow, ts, eta=0.7, variant=variant)
+        plan = fd.solvers.flow_grpo(flow, ts, eta=0.7, variant=variant)
         rows = plan.rows
         for i, (t, t_next) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
             dt, v = t_next - t, (x - d) / t
@@ -234,9 +238,9 @@ def test_published_steps_match_their_formulas():
                 std = 0.7 * np.sqrt(t / (1 - (ts[1] if t == 1 else t)))
                 mean = x * (1 + std**2 * dt / (2 * t))
                 mean = mean + v * (1 + std**2 * (1 - t) / (2 * t)) * dt
-            got = rows.advance.anchor[i] * x + rows.advance.evaluation[i, 0] * d
+            got = rows.registers[i, 0, 0] * x + rows.predictions[i, 0, 0] * d
             assert_allclose(got, mean, rtol=1e-12)
-            assert_allclose(rows.advance.noise[i], std * np.sqrt(-dt), rtol=1e-12)
+            assert_allclose(rows.noise[i], std * np.sqrt(-dt), rtol=1e-12)
 
 
 def test_flow_grpo_is_the_solvers_sde_at_half_eta_squared():
@@ -245,20 +249,20 @@ def test_flow_grpo_is_the_solvers_sde_at_half_eta_squared():
     gaps = []
     for dt in (1e-3, 5e-4):
         ts = np.array([0.6, 0.6 - dt])
-        a = policy.flow_grpo(flow, ts, eta=0.7).rows.advance
+        a = fd.solvers.flow_grpo(flow, ts, eta=0.7).rows
         tau2 = policy.flow_grpo_tau2(0.7)
-        b = fd.solvers.sde_dpmpp_1(flow, ts, tau2=tau2).rows.advance
+        b = fd.solvers.sde_dpmpp_1(flow, ts, tau2=tau2).rows
         gaps.append(
             [
-                abs(a.anchor[0] - b.anchor[0]),
-                abs(a.evaluation[0, 0] - b.evaluation[0, 0]),
-                abs(a.noise[0] ** 2 - b.noise[0] ** 2),
+                abs(a.registers - b.registers)[0, 0, 0],
+                abs(a.predictions - b.predictions)[0, 0, 0],
+                abs(a.noise**2 - b.noise**2)[0, 0],
             ]
         )
     slopes = np.log2(np.array(gaps[0]) / np.array(gaps[1]))
     assert (np.abs(slopes - 2) < 0.1).all()
     em = fd.solvers.euler_maruyama(flow, ts, tau2=policy.flow_grpo_tau2(0.7))
-    assert_allclose(em.rows.advance.noise, a.noise, rtol=1e-9)
+    assert_allclose(em.rows.noise, a.noise, rtol=1e-9)
 
 
 def test_window_schedule():
@@ -287,9 +291,13 @@ BAD = {
         "draws no noise",
         lambda: policy.rollout(fd.solvers.ddim(PROCESS, TS), MODEL, X, KEY),
     ),
-    "register": (
-        "composes noise",
+    "composed noise": (
+        "do not end a step",
         lambda: policy.rollout(fd.solvers.seeds(PROCESS, TS), MODEL, X, KEY),
+    ),
+    "kept noise": (
+        "composes noise",
+        lambda: policy.rollout(with_kept_noise(), MODEL, X, KEY),
     ),
     "stages": (
         "do not end a step",
@@ -322,26 +330,39 @@ BAD = {
     "wide": ("width must be <= steps=3", lambda: policy.window_at(0, 3)),
     "variant": (
         "variant must be",
-        lambda: policy.flow_grpo(FLOW, [0.9, 0.5], variant="x"),
+        lambda: fd.solvers.flow_grpo(FLOW, [0.9, 0.5], variant="x"),
     ),
     "process": (
         "straight path",
-        lambda: policy.flow_grpo(PROCESS, [0.9, 0.5]),
+        lambda: fd.solvers.flow_grpo(PROCESS, [0.9, 0.5]),
     ),
-    "eta": ("eta must be finite", lambda: policy.flow_grpo(FLOW, [0.9, 0.5], eta=-1)),
+    "eta": (
+        "eta must be finite",
+        lambda: fd.solvers.flow_grpo(FLOW, [0.9, 0.5], eta=-1),
+    ),
     "eta shape": (
-        "eta must be a scalar or one per step",
-        lambda: policy.flow_grpo(FLOW, [0.9, 0.5], eta=[1.0, 2.0]),
+        "eta must be a scalar or one value per step",
+        lambda: fd.solvers.flow_grpo(FLOW, [0.9, 0.5], eta=[1.0, 2.0]),
     ),
     "times": (
         "one time per step",
-        lambda: policy.flow_grpo(FLOW, [[0.9, 0.8], [0.5, 0.5]]),
+        lambda: fd.solvers.flow_grpo(FLOW, [[0.9, 0.8], [0.5, 0.5]]),
     ),
 }
 
 
+def with_kept_noise():
+    """Every row ends a step, but adds half of the draw of the row before it."""
+    lv = fd.plan.levels(PROCESS, TS)
+    keep = lv.sigma[1:] / lv.sigma[:-1]
+    x, d, z = fd.plan.register(0), fd.plan.prediction(), fd.plan.NOISE
+    ahead = keep * x + (lv.alpha[1:] - keep * lv.alpha[:-1]) * d + 0.1 * z
+    ahead = ahead + 0.05 * fd.plan.register(1)
+    return fd.plan.build(lv.starts, lv.end, [(0, ahead), (1, 1.0 * z)])
+
+
 def with_start():
-    return dataclasses.replace(NOISY, start=fd.plan.Start(np.array(2.0), np.array(2.0)))
+    return dataclasses.replace(NOISY, start=fd.plan.Start(np.array([2.0])))
 
 
 @pytest.mark.parametrize("name", BAD)

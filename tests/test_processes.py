@@ -114,6 +114,7 @@ def test_rates_are_derivatives(name):
         np.testing.assert_allclose(rate, slope, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_jax_gives_the_same_and_differentiates(name):
     process = ALL[name]

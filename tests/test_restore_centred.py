@@ -13,10 +13,12 @@ import pytest
 
 import fastdiff_jax as fd
 from fastdiff_jax.analysis import gaussian_error, transfer
+from fastdiff_jax.states import align
 from fastdiff_jax.trees import pytree
 
 from . import mixture as m
 from .oracles import mean_reverting as o
+from .table import words
 
 R, S = fd.restore, fd.solvers
 MR = fd.processes.mean_reverting()
@@ -34,7 +36,7 @@ class InX:
 
     def __call__(self, x, context, carry):
         beta = self.process.beta(jnp.asarray(context.time))
-        u = x - fd.models.adapter.fit(beta, x) * self.y
+        u = x - align(beta, x) * self.y
         return self.model.posterior_mean(u, context.alpha, context.sigma), carry
 
 
@@ -122,10 +124,10 @@ def test_the_markov_sampler_is_first_order_with_noise():
     want_x = step * s[1:] ** 2 / s[:-1] ** 2
     want_d = a[1:] * (1 - step**2) / s[:-1] ** 2
     want_z = MR.unit * s[1:] * np.sqrt(1 - step**2) / s[:-1]
-    advance = plan.rows.advance
-    np.testing.assert_allclose(advance.anchor, want_x, rtol=1e-10)
-    np.testing.assert_allclose(advance.evaluation[:, 0], want_d, rtol=1e-9)
-    np.testing.assert_allclose(advance.noise, want_z, rtol=1e-10)
+    found = words(plan)
+    np.testing.assert_allclose(found.keep, want_x, rtol=1e-10)
+    np.testing.assert_allclose(found.weights[:, 0], want_d, rtol=1e-9)
+    np.testing.assert_allclose(found.noise, want_z, rtol=1e-10)
 
 
 def closed_form(t):
@@ -256,6 +258,7 @@ def test_the_networks_arguments():
     assert len(seen) == first  # the second model did not trace again
 
 
+@pytest.mark.slow
 def test_starts_around_y_with_the_first_levels_noise():
     key, plan = jax.random.key(3), R.mr_sampler(MR, grid(4))
     first = lambda state, info: info.point  # noqa: E731
@@ -308,6 +311,7 @@ def test_trees_carry_and_several_predictions_pass_through():
     np.testing.assert_allclose(found["a"], 0.5, atol=0.5)
 
 
+@pytest.mark.slow
 def test_a_function_guidance_jit_vmap_and_grad():
     plan, key = R.mr_sampler(MR, R.steps(MR, 4)), jax.random.key(0)
     halve = lambda x, context, carry: (0.5 * x, carry)  # noqa: E731
@@ -324,7 +328,7 @@ def test_a_function_guidance_jit_vmap_and_grad():
     slope = jax.grad(lambda v: run(MR, v, key).sum())(y)
     rise = (run(MR, y + gap, key) - run(MR, y - gap, key)) / (2 * gap)
     np.testing.assert_allclose(slope, rise, rtol=1e-7)
-    clipped = fd.guidance.clip(InX(y), -0.1, 0.1)
+    clipped = fd.transforms.clip(InX(y), -0.1, 0.1)
     assert abs(np.asarray(R.sample(plan, clipped, MR, y, key=key))).max() <= 0.1
 
 
@@ -338,11 +342,10 @@ def test_published_defaults():
     ts = R.steps(MR)
     assert len(ts) == 21 and (ts[0], ts[-1]) == (100.0, 0.0)
     plan = R.mr_sampler(MR)
-    assert plan.nfe == 20 and plan.slots == 1 and not plan.stochastic
+    assert plan.nfe == 20 and plan.registers == 2 and not plan.stochastic
     # the last step into sigma = 0 is D; the one before keeps its order
-    last = plan.rows.advance
-    assert last.anchor[-1] == 0 and last.evaluation[-1, 0] == 1
-    assert abs(last.history[-2]).max() > 1e-3
+    assert not plan.rows.registers[-1].any() and (plan.rows.predictions[-1] == 1).all()
+    assert abs(words(plan).weights[-2, 1:]).max() > 1e-3
 
 
 VP = fd.processes.vp_linear()
@@ -363,7 +366,7 @@ PLAIN = fd.models.denoiser(lambda x, t: x, MR, prediction="noise")
         (lambda: R.mr_sampler(VP), "VPLinear has no centre"),
         (lambda: R.centred(m.MODEL, VP, Y), "VPLinear has no centre"),
         (
-            lambda: R.centred(fd.guidance.clip(PLAIN), MR, Y),
+            lambda: R.centred(fd.transforms.clip(PLAIN), MR, Y),
             "prediction='noise' converts by",
         ),
         (

@@ -36,7 +36,7 @@ def close(got, want):
 def test_resshift_is_the_published_loop(steps, low):
     process = P.resshift(steps, min_noise=low)
     plan = R.resshift(process)
-    assert plan.nfe == steps and plan.rows.advance.noise[-1] == 0
+    assert plan.nfe == steps and not plan.rows.noise[-1].any()
     model = R.denoiser(net, process, Y, prediction="data")
     got = R.sample(plan, model, process, Y, start=X, noise=Z[:steps])
     start = low / 2
@@ -177,18 +177,16 @@ def test_sgmse_options():
     process = P.ouve()
     plan = R.sgmse(process, 6, corrections=0, final="data")
     assert plan.nfe == 6 and R.sgmse(process, 6, corrections=2).nfe == 18
-    assert plan.rows.advance.anchor[-1] == 0 == plan.rows.advance.noise[-1]
+    assert not plan.rows.registers[-1].any() and not plan.rows.noise[-1].any()
     em = fd.solvers.euler_maruyama(process, [*np.linspace(1, 0.03, 6), 0.0])
     u, z, d = X, Z[:6], lambda u, i: np.cos(u)
     a = R.sgmse(process, 6, corrections=0)
     for n in (5,):  # all but the last step are Euler-Maruyama's
-        cut = lambda p, n=n: jax.tree.map(lambda w: w[:n], p.rows)  # noqa: E731
-        close(
-            fd.plan.replay(fd.Plan(cut(a), a.end), d, u, z),
-            fd.plan.replay(fd.Plan(cut(em), em.end), d, u, z),
-        )
+        cut = lambda p, n=n: fd.plan.slice_rows(p, 0, n)  # noqa: E731
+        close(fd.plan.replay(cut(a), d, u, z), fd.plan.replay(cut(em), d, u, z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_complex_spectra(dtype):
     """Real and imaginary parts are runs of their own; z has total variance 1."""
@@ -255,6 +253,7 @@ def test_sb_ve_is_the_published_loop(sde):
 # -------------------------------------------------------------- priors, contract
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process", "centre", "sigma"),
     [
@@ -383,13 +382,13 @@ RD = P.rddm(9)
             lambda: fd.sample(
                 fd.solvers.ddim(SB, [0.9, 0.1]), R.with_endpoint(net, Y), X
             ),
-            r"gives \(D, y\)",
+            r"reads \(data\); the denoiser gives \(data, degraded\)",
         ),
         (
             lambda: fd.sample(
                 fd.solvers.ddim(RD, [8, -1]), R.residual_model(net, RD, Y), X
             ),
-            r"gives \(R, E\)",
+            r"reads \(data\); the denoiser gives \(residual, noise\)",
         ),
         (
             lambda: R.with_endpoint(fd.models.denoiser(net, SB, prediction="noise"), Y),

@@ -12,6 +12,7 @@ from fastdiff_jax.analysis import gaussian_error, measured_order, transfer
 
 from . import mixture as m
 from .oracles.sa_solver import sa_solver as oracle
+from .table import spoiled, with_rows
 
 sa = fd.solvers.sa_solver
 VP, EDM, FLOW = (m.PROCESSES[k] for k in ("vp", "edm", "flow"))
@@ -39,7 +40,7 @@ CASES = {
     "1/3 noise": dict(predictor_order=1, corrector_order=3, prediction="noise"),
     "2/1 noise": dict(predictor_order=2, corrector_order=1, prediction="noise"),
     "2/0": dict(predictor_order=2, corrector_order=0),
-    "2/2 few": dict(predictor_order=2, corrector_order=2, few_step=True),
+    "2/2 few": dict(predictor_order=2, corrector_order=2, variant="few_step"),
     "lowered": dict(predictor_order=3, corrector_order=3, lower_order_final=True),
 }
 
@@ -51,7 +52,7 @@ def test_equals_the_naive_loop(name, path):
     process = m.PROCESSES[path]
     ts = m.times_between(process, 7, 1.3)
     scale = float(process.sigma(ts[0]))
-    got = ours(sa(process, ts, tau=WINDOW, **options), scale)
+    got = ours(sa(process, ts, tau2=WINDOW**2, **options), scale)
     want = oracle(
         process,
         ts,
@@ -63,7 +64,7 @@ def test_equals_the_naive_loop(name, path):
         options["corrector_order"],
         options.get("prediction", "data"),
         options["lower_order_final"],
-        options.get("few_step", False),
+        options.get("variant") == "few_step",
     )
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
@@ -76,15 +77,15 @@ def test_equals_the_naive_loop(name, path):
 def test_no_noise_and_no_corrector_is_exponential_adams(order, prediction):
     ts = m.times_between(VP, 8, 1.2)
     shared = dict(prediction=prediction, lower_order_final=False)
-    plan = sa(VP, ts, predictor_order=order, corrector_order=0, tau=0, **shared)
-    assert not plan.stochastic and plan.rows.register is None
+    plan = sa(VP, ts, predictor_order=order, corrector_order=0, tau2=0, **shared)
+    assert not plan.stochastic and plan.rows.noise is None
     want = ours(fd.solvers.exp_adams(VP, ts, order=order, **shared))
     np.testing.assert_allclose(ours(plan), want, rtol=0, atol=1e-13)
 
 
 def test_corrector_without_noise_is_that_of_exponential_adams():
     ts = m.times_between(VP, 8, 1.2)
-    plan = sa(VP, ts, predictor_order=2, corrector_order=3, tau=0)
+    plan = sa(VP, ts, predictor_order=2, corrector_order=3, tau2=0)
     want = ours(fd.solvers.exp_adams(VP, ts, order=2, corrector=True))
     np.testing.assert_allclose(ours(plan), want, rtol=0, atol=1e-13)
 
@@ -93,7 +94,7 @@ def test_corrector_without_noise_is_that_of_exponential_adams():
 def test_first_order_at_tau_1_is_the_ancestral_step(path):
     process = m.PROCESSES[path]
     ts = m.times_between(process, 8, 1.2)
-    plan = sa(process, ts, predictor_order=1, corrector_order=0, tau=1.0)
+    plan = sa(process, ts, predictor_order=1, corrector_order=0, tau2=1.0)
     want = ours(fd.solvers.ddim(process, ts, eta=1.0))
     np.testing.assert_allclose(ours(plan), want, rtol=1e-13, atol=1e-13)
 
@@ -101,26 +102,28 @@ def test_first_order_at_tau_1_is_the_ancestral_step(path):
 def test_tau_is_a_number_an_array_or_a_function_of_time():
     ts = m.times_between(VP, 7)
     inside = lambda t: np.where((t >= 0.2) & (t <= 0.8), 1.0, 0.0)  # noqa: E731
-    by_time, by_step = sa(VP, ts, tau=inside), sa(VP, ts, tau=inside(ts[:-1]))
+    by_time, by_step = sa(VP, ts, tau2=inside), sa(VP, ts, tau2=inside(ts[:-1]))
     np.testing.assert_array_equal(ours(by_time), ours(by_step))
     np.testing.assert_array_equal(
-        ours(sa(VP, ts, tau=0.5)), ours(sa(VP, ts, tau=np.full(7, 0.5)))
+        ours(sa(VP, ts, tau2=0.25)), ours(sa(VP, ts, tau2=np.full(7, 0.25)))
     )
 
 
+@pytest.mark.slow
 def test_the_noise_has_slopes_where_tau_is_0():
     ts = jnp.asarray(m.times_between(VP, 7))
-    low = dict(predictor_order=1, corrector_order=0, tau=WINDOW)
-    total = lambda t: sa(VP, t, **low).rows.predict.noise.sum()  # noqa: E731
+    low = dict(predictor_order=1, corrector_order=0, tau2=WINDOW**2)
+    total = lambda t: sa(VP, t, **low).rows.noise[:, 0].sum()  # noqa: E731
     assert np.isfinite(jax.grad(total)(ts)).all()
 
 
+@pytest.mark.slow
 def test_traced_tau_gives_the_same_sample():
     ts, x = m.times_between(VP, 6), jnp.asarray(START[:, None])
     z = jnp.asarray(Z[:6])
-    draw = jax.jit(lambda tau: fd.sample(sa(VP, ts, tau=tau), m.MODEL, x, noise=z))
-    want = noisy(sa(VP, ts, tau=0.7), x, z)
-    np.testing.assert_allclose(draw(jnp.asarray(0.7)), want, rtol=0, atol=1e-13)
+    draw = jax.jit(lambda tau2: fd.sample(sa(VP, ts, tau2=tau2), m.MODEL, x, noise=z))
+    want = noisy(sa(VP, ts, tau2=0.49), x, z)
+    np.testing.assert_allclose(draw(jnp.asarray(0.49)), want, rtol=0, atol=1e-13)
 
 
 # ---------------------------------------------------------------------- laws
@@ -132,7 +135,7 @@ ORDERS = [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2), (3, 4)]
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
 def test_a_constant_prediction_is_integrated_exactly(orders, tau):
     ts = m.times_between(VP, 6, 1.3)
-    plan = sa(VP, ts, predictor_order=orders[0], corrector_order=orders[1], tau=tau)
+    plan = sa(VP, ts, predictor_order=orders[0], corrector_order=orders[1], tau2=tau**2)
     found = fd.analysis.constant(plan)
     assert abs(found.mean) < 1e-12 and abs(found.spread) < 1e-12
 
@@ -175,7 +178,7 @@ def weak_slope(build, steps=80):
 )
 def test_order_of_the_law(predictor, corrector, tau, want):
     build = functools.partial(
-        sa, predictor_order=predictor, corrector_order=corrector, tau=tau
+        sa, predictor_order=predictor, corrector_order=corrector, tau2=tau**2
     )
     assert abs(weak_slope(build) - want) < 0.25
 
@@ -183,11 +186,18 @@ def test_order_of_the_law(predictor, corrector, tau, want):
 def test_fresh_noise_in_the_corrector_costs_the_order():
     def broken(process, ts):
         plan = sa(process, ts, predictor_order=2, corrector_order=2)
-        advance, register = plan.rows.advance, plan.rows.register
-        advance = advance._replace(noise=advance.register, register=None)
-        assert register is not None
-        rows = plan.rows._replace(advance=advance, register=None)
-        return fd.Plan(rows, plan.end, plan.start)
+        keep, drawn = plan.rows.registers[:, 0, 0], plan.rows.noise[:, 0]
+        last, k = np.append(0.0, drawn[:-1]), plan.registers
+        assert not plan.rows.noise[:, -1].any()  # x keeps the z of its predictor
+        plan = fd.plan.pad(plan, registers=k + 1, writes=plan.writes + 1)
+        to, registers, noise = (
+            np.array(w) for w in (plan.rows.to, plan.rows.registers, plan.rows.noise)
+        )
+        to[:, -1], registers[:, -2], noise[:, -2] = k, 0.0, 1.0  # z is kept there
+        for line, share in ((0, keep), (-1, 1.0)):
+            registers[:, line, k] = -share * last  # the predictor's is taken back
+            noise[:, line] += share * last
+        return with_rows(plan, to=to, registers=registers, noise=noise)
 
     assert weak_slope(broken) < 1.3
 
@@ -199,17 +209,15 @@ def test_fresh_noise_in_the_corrector_costs_the_order():
 )
 def test_order_without_noise(predictor, corrector, want, power):
     build = functools.partial(
-        sa, predictor_order=predictor, corrector_order=corrector, tau=0
+        sa, predictor_order=predictor, corrector_order=corrector, tau2=0
     )
     assert abs(measured_order(build, VP, (40, 80), power=power).order - want) < 0.25
 
 
 def test_a_wrong_weight_shows_in_the_order():
     def broken(process, ts):
-        plan = sa(process, ts, predictor_order=2, corrector_order=3, tau=0)
-        history = plan.rows.advance.history * 1.001
-        rows = plan.rows._replace(advance=plan.rows.advance._replace(history=history))
-        return fd.Plan(rows, plan.end, plan.start)
+        plan = sa(process, ts, predictor_order=2, corrector_order=3, tau2=0)
+        return spoiled(plan, older=1.001)
 
     assert measured_order(broken, VP, (40, 80), power=2).order < 2
 
@@ -219,19 +227,19 @@ def test_a_wrong_weight_shows_in_the_order():
 
 @pytest.mark.parametrize("tau", [0.0, 1.0])
 def test_exact_ends(tau):
-    plan = sa(FLOW, np.linspace(1.0, 0.0, 7), tau=tau)
+    plan = sa(FLOW, np.linspace(1.0, 0.0, 7), tau2=tau**2)
     assert np.isfinite(ours(plan)).all()
-    last = jax.tree.map(lambda w: w[-1], plan.rows.predict)
-    assert last.anchor == 0 and last.history[(plan.length - 1) % plan.slots] == 1
-    assert tau == 0 or last.noise == 0
+    rows = plan.rows
+    assert not rows.registers[-1, 0].any() and rows.predictions[-1, 0, 0] == 1
+    assert tau == 0 or rows.noise[-1, 0] == 0
     if tau:  # a state at alpha = 0 is forgotten: noise is drawn afresh
-        assert plan.rows.predict.anchor[0] == 0
-        np.testing.assert_allclose(plan.rows.predict.noise[0], plan.rows.level.sigma[1])
+        assert rows.registers[0, 0, 0] == 0
+        np.testing.assert_allclose(rows.noise[0, 0], rows.level.sigma[1])
 
 
 def test_a_repeated_time_is_the_identity_and_corrects_the_last_step():
     ts = m.times_between(VP, 6)
-    options = dict(predictor_order=1, corrector_order=0, tau=0.0)
+    options = dict(predictor_order=1, corrector_order=0, tau2=0.0)
     twice = np.insert(ts, 3, ts[3])
     np.testing.assert_allclose(
         ours(sa(VP, twice, **options)), ours(sa(VP, ts, **options)), atol=1e-14
@@ -244,10 +252,10 @@ def test_times_per_element():
     ts = np.stack([m.times_between(VP, 6), m.times_between(VP, 6, 1.4)], axis=1)
     x, z = jnp.asarray(START[:, None] * np.ones(2)), jnp.asarray(Z[:6] * np.ones(2))
     model = lambda x, c, carry: (jnp.tanh(x * c.alpha[None]), carry)  # noqa: E731
-    got = fd.sample(sa(VP, ts, tau=0.5), model, x, noise=z)
+    got = fd.sample(sa(VP, ts, tau2=0.25), model, x, noise=z)
     for k in range(2):
         one = lambda x, c, carry: (jnp.tanh(x * c.alpha), carry)  # noqa: E731
-        plan = sa(VP, ts[:, k], tau=0.5)
+        plan = sa(VP, ts[:, k], tau2=0.25)
         want = fd.sample(plan, one, x[:, k : k + 1], noise=z[..., k : k + 1])
         np.testing.assert_allclose(got[:, k : k + 1], want, rtol=0, atol=1e-13)
 
@@ -261,8 +269,10 @@ def test_times_per_element():
         (dict(predictor_order=0), "predictor_order in 1..6, got 0"),
         (dict(predictor_order=7), "predictor_order in 1..6, got 7"),
         (dict(corrector_order=-1), "corrector_order in 0..6, got -1"),
-        (dict(tau=-0.5), "tau must be finite and >= 0 .* got -0.5"),
-        (dict(tau=np.ones(5)), r"one value per step, shape \(4,\); got shape \(5,\)"),
+        (dict(tau2=-0.5), "tau2 must be finite and >= 0 .* got -0.5"),
+        (dict(tau2=np.inf), "tau2 must be finite and >= 0 .* got inf"),
+        (dict(tau2=np.ones(5)), r"one value per step, shape \(4,\); got shape \(5,\)"),
+        (dict(variant="few"), "variant must be 'exact' or 'few_step', got 'few'"),
         (dict(prediction="v"), "prediction must be 'data' or 'noise', got 'v'"),
     ],
 )

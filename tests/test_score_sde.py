@@ -1,7 +1,7 @@
 """Score-SDE's predictors and correctors: loops, exact moments, slopes, refusals."""
 
-import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from fastdiff_jax.analysis import gaussian_error
 
 from . import mixture as m
 from .oracles import score_sde as loop
+from .table import spoiled
 
 S = fd.solvers
 VP, SUB, VE = fd.processes.vp_linear(), fd.processes.sub_vp(), fd.processes.ve()
@@ -40,6 +41,23 @@ def ours(plan, x, z):
     return fd.plan.replay(
         plan, lambda y, i: m.predict(y, level.alpha[i], level.sigma[i]), x, z
     )
+
+
+class Moves(NamedTuple):
+    """x_t = keep x_s + weight D + noise z, a value per row."""
+
+    keep: np.ndarray
+    weight: np.ndarray
+    noise: np.ndarray
+
+
+def moves(plan):
+    rows = plan.rows
+    assert plan.registers == plan.writes == 1  # the state, and nothing else
+    lines = rows.registers[:, :, 0], rows.predictions[:, :, 0], rows.noise
+    for line in lines:  # every row ends a step
+        np.testing.assert_array_equal(line[:, 0], line[:, -1])
+    return Moves(*(line[:, 0] for line in lines))
 
 
 def close(got, want, tol=1e-12):
@@ -72,15 +90,15 @@ def test_the_published_vp_and_ve_steps():
     """VP f = (sqrt(1 - beta) - 1) x, g^2 = beta; VE g^2 = sigma_i^2 - sigma_{i-1}^2."""
     ts = grid(VP)
     beta = 1 - (VP.alpha(ts[:-1]) / VP.alpha(ts[1:])) ** 2
-    rows = S.reverse_diffusion(VP, ts, denoise=False).rows.advance
+    rows = moves(S.reverse_diffusion(VP, ts, denoise=False))
     close(rows.noise, np.sqrt(beta))
     lean = beta / VP.sigma(ts[:-1]) ** 2
-    close(rows.anchor, 2 - np.sqrt(1 - beta) - lean)
+    close(rows.keep, 2 - np.sqrt(1 - beta) - lean)
     ts = grid(VE)
     gap = VE.sigma(ts[:-1]) ** 2 - VE.sigma(ts[1:]) ** 2
-    rows = S.reverse_diffusion(VE, ts, denoise=False).rows.advance
+    rows = moves(S.reverse_diffusion(VE, ts, denoise=False))
     close(rows.noise, np.sqrt(gap))
-    close(rows.anchor, 1 - gap / VE.sigma(ts[:-1]) ** 2)
+    close(rows.keep, 1 - gap / VE.sigma(ts[:-1]) ** 2)
 
 
 @pytest.mark.parametrize("denoise", [True, False])
@@ -98,12 +116,12 @@ def test_ancestral_equals_the_published_loops(process, step, denoise):
 def test_ancestral_is_ddpm(path):
     process = PATHS[path]
     ts = grid(process, clean=True)
-    published = S.score_sde_ancestral(process, ts).rows.advance
+    published = moves(S.score_sde_ancestral(process, ts))
     for variance in ("posterior", "large"):
-        made = S.score_sde_ancestral(process, ts, variance=variance).rows.advance
-        known = S.ddpm(process, ts, variance=variance).rows.advance
-        for name in ("anchor", "evaluation", "noise"):
-            close(getattr(made, name), getattr(known, name))
+        made = moves(S.score_sde_ancestral(process, ts, variance=variance))
+        known = moves(S.ddpm(process, ts, variance=variance))
+        for a, b in zip(made, known, strict=True):
+            close(a, b)
         same = np.allclose(published.noise, made.noise)
         assert same == ((variance == "large") == (process is VP))
 
@@ -120,9 +138,9 @@ def test_a_step_into_sigma_0_is_the_prediction(path):
         make(predictor="sde_dpmpp_1"),
         make(predictor="ancestral"),
     ):
-        last = plan.rows.advance
-        assert last.anchor[-1] == 0 and last.noise[-1] == 0
-        close(last.evaluation[-1, 0], process.alpha(process.clean), 1e-15)
+        rows = moves(plan)
+        assert rows.keep[-1] == 0 and rows.noise[-1] == 0
+        close(rows.weight[-1], process.alpha(process.clean), 1e-15)
 
 
 def test_a_repeated_time_is_the_identity():
@@ -131,10 +149,10 @@ def test_a_repeated_time_is_the_identity():
         S.reverse_diffusion(VP, ts, denoise=False),
         S.score_sde_ancestral(VP, ts, denoise=False),
     ):
-        rows = plan.rows.advance
+        rows = moves(plan)
         for i in (1, 4):
-            assert rows.anchor[i] == 1 and rows.noise[i] == 0
-            assert rows.evaluation[i, 0] == 0
+            assert rows.keep[i] == 1 and rows.noise[i] == 0
+            assert rows.weight[i] == 0
     S.predictor_corrector(VP, ts)  # finite weights
 
 
@@ -149,15 +167,9 @@ def moments(plan):
     )
 
 
-def planted(plan, factor):
-    advance = plan.rows.advance
-    advance = advance._replace(noise=advance.noise * factor)
-    return dataclasses.replace(plan, rows=plan.rows._replace(advance=advance))
-
-
 def by_steps(process, name, n, factor=1.0, **options):
     plan = getattr(S, name)(process, grid(process, n), denoise=False, **options)
-    return moments(planted(plan, factor) if factor != 1 else plan)
+    return moments(spoiled(plan, noise=factor) if factor != 1 else plan)
 
 
 SLOPES = [
@@ -297,7 +309,7 @@ def test_correctors_alone_sample_at_every_level():
     plan = S.predictor_corrector(VE, ts, predictor=None, corrections=2, snr=0.3)
     assert plan.nfe == 14
     close(plan.rows.level.time, np.repeat(ts, 2))
-    close(plan.rows.advance.anchor, 1 - 2 * 0.3**2)
+    close(moves(plan).keep, 1 - 2 * 0.3**2)
     assert plan.end.time == ts[-1]
     many = S.predictor_corrector(VE, ts, predictor=None, corrections=120, snr=0.3)
     sigma2 = float(VE.sigma(ts[-1])) ** 2
@@ -308,11 +320,11 @@ def test_correctors_alone_sample_at_every_level():
 
 def test_times_per_element_and_controls():
     ts = np.stack([grid(VP), grid(VP) * 0.9], axis=1)
-    both = S.predictor_corrector(VP, ts, snr=0.2).rows.advance
+    both = moves(S.predictor_corrector(VP, ts, snr=0.2))
     for k in range(2):
-        one = S.predictor_corrector(VP, ts[:, k], snr=0.2).rows.advance
-        close(both.anchor[:, k], one.anchor)
-        close(both.noise[:, k], one.noise)
+        one = moves(S.predictor_corrector(VP, ts[:, k], snr=0.2))
+        for a, b in zip(both, one, strict=True):
+            close(a[:, k], b)
     told = S.predictor_corrector(VP, grid(VP), controls={"guidance_scale": np.ones(12)})
     assert told.rows.controls["guidance_scale"].shape == (12,)
     with pytest.raises(ValueError, match="must have 12 rows, got shape"):
@@ -329,14 +341,14 @@ def test_traced_options_and_times():
     for a, b in zip(jax.tree.leaves(traced), jax.tree.leaves(known), strict=True):
         close(a, b, 1e-9)
     traced = jax.jit(lambda t: S.score_sde_ancestral(VP, t))(jnp.asarray(ts))
-    close(traced.rows.advance.noise, S.score_sde_ancestral(VP, ts).rows.advance.noise)
+    close(moves(traced).noise, moves(S.score_sde_ancestral(VP, ts)).noise)
 
 
 def test_bad_input():
     ts, make = grid(VP), functools.partial(S.predictor_corrector, VP, grid(VP))
     cases = {
         "predictor must be one of .* got 'heun'": {"predictor": "heun"},
-        "corrector must be 'ald' or None, got 'langevin'.*post=fd.moves.langevin": {
+        "corrector must be 'ald' or None, got 'langevin'.*move=fd.moves.langevin": {
             "corrector": "langevin"
         },
         "corrector must be 'ald' or None, got 'x'": {"corrector": "x"},
@@ -363,5 +375,5 @@ def test_bad_input():
     with pytest.raises(ValueError, match="steps in time and cannot reach"):
         S.predictor_corrector(VE, grid(VE, clean=True), predictor="euler_maruyama")
     for name in ("ancestral", "sde_dpmpp_1"):  # the others start from pure noise
-        rows = S.predictor_corrector(FLOW, noise, predictor=name).rows.advance
-        assert rows.anchor[0] == 1 and rows.noise[0] == 0  # no correction there
+        rows = moves(S.predictor_corrector(FLOW, noise, predictor=name))
+        assert rows.keep[0] == 1 and rows.noise[0] == 0  # no correction there

@@ -144,7 +144,7 @@ def test_the_sample_keeps_its_dtype_and_the_run_is_float32():
     state = shim.set_timesteps(shim.create_state(), 5, SHAPE)
     x = jnp.ones(SHAPE, jnp.bfloat16)
     out, state = shim.step(state, jnp.zeros_like(x), state.timesteps[0], x)
-    assert out.dtype == jnp.bfloat16 and state.run.anchor.dtype == jnp.float32
+    assert out.dtype == jnp.bfloat16 and state.run.point.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

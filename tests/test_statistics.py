@@ -19,26 +19,28 @@ def gaussian_tables(lam):
     return l, 0 * l, 2 * MEAN * l * (1 - l)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "process",
     [PROCESS, fd.processes.edm(), fd.processes.vp_discrete()],
     ids=["vp", "edm", "discrete"],
 )
 def test_gaussian_data_have_closed_forms(process):
-    found = fd.statistics.estimate(GAUSSIAN, process, DATA, key=KEY, nodes=239, batch=8)
+    found = fd.tune.ems.estimate(GAUSSIAN, process, DATA, key=KEY, nodes=239, batch=8)
     l, s, b = gaussian_tables(found.nodes)  # noqa: E741
     np.testing.assert_allclose(found.l, l, atol=1e-13)
     np.testing.assert_array_equal(found.s, s)
     np.testing.assert_allclose(found.b, b, atol=2e-3)  # differences of l over nodes
 
 
+@pytest.mark.slow
 def test_a_mixture_against_independent_formulas():
     """One level of a one-dimensional mixture, by quadrature over x."""
     w, m, v = np.array([0.4, 0.6]), np.array([-1.0, 1.2]), 0.25
     model = fd.models.gaussian_mixture(w, m[:, None], v)
     rng = np.random.default_rng(0)
     data = (m[rng.choice(2, 4000, p=w)] + np.sqrt(v) * rng.normal(size=4000))[:, None]
-    found = fd.statistics.estimate(
+    found = fd.tune.ems.estimate(
         model, PROCESS, data, key=KEY, nodes=40, batch=4000, smooth=0
     )
     lam = found.nodes
@@ -74,9 +76,10 @@ def test_a_mixture_against_independent_formulas():
     np.testing.assert_allclose(got, want, atol=0.03)
 
 
+@pytest.mark.slow
 def test_batches_change_rounding_only():
-    whole = fd.statistics.estimate(GAUSSIAN, PROCESS, DATA, key=KEY, nodes=6, batch=20)
-    parts = fd.statistics.estimate(GAUSSIAN, PROCESS, DATA, key=KEY, nodes=6, batch=6)
+    whole = fd.tune.ems.estimate(GAUSSIAN, PROCESS, DATA, key=KEY, nodes=6, batch=20)
+    parts = fd.tune.ems.estimate(GAUSSIAN, PROCESS, DATA, key=KEY, nodes=6, batch=6)
     for name in "lsb":
         np.testing.assert_allclose(
             getattr(whole, name), getattr(parts, name), atol=1e-12
@@ -87,10 +90,11 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues(tmp_path):
     path = tmp_path / "run.npz"
     options = dict(key=KEY, nodes=6, batch=8)
-    whole = fd.statistics.estimate(GAUSSIAN, PROCESS, DATA, **options)
+    whole = fd.tune.ems.estimate(GAUSSIAN, PROCESS, DATA, **options)
 
     def kill(done, total):
         assert total == 6
@@ -98,11 +102,11 @@ def test_a_killed_run_continues(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        fd.statistics.estimate(
+        fd.tune.ems.estimate(
             GAUSSIAN, PROCESS, DATA, path=path, progress=kill, **options
         )
     seen = []
-    again = fd.statistics.estimate(
+    again = fd.tune.ems.estimate(
         GAUSSIAN,
         PROCESS,
         DATA,
@@ -115,39 +119,40 @@ def test_a_killed_run_continues(tmp_path):
         np.testing.assert_array_equal(getattr(whole, name), getattr(again, name))
     assert list(tmp_path.iterdir()) == [path]  # no temporary file is left
     with pytest.raises(ValueError, match="belongs to a run with other"):
-        fd.statistics.estimate(GAUSSIAN, PROCESS, DATA + 1, path=path, **options)
+        fd.tune.ems.estimate(GAUSSIAN, PROCESS, DATA + 1, path=path, **options)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is damaged or not an npz file"):
-        fd.statistics.estimate(GAUSSIAN, PROCESS, DATA, path=path, **options)
+        fd.tune.ems.estimate(GAUSSIAN, PROCESS, DATA, path=path, **options)
 
 
 def test_files_keep_every_bit(tmp_path):
     path = tmp_path / "table.npz"
     rng = np.random.default_rng(0)
-    table = fd.statistics.from_arrays(-3.0, 2.0, *rng.normal(size=(3, 5, 2, 2)))
-    fd.statistics.save(table, path)
-    back = fd.statistics.load(path)
+    table = fd.tune.ems.from_arrays(-3.0, 2.0, *rng.normal(size=(3, 5, 2, 2)))
+    fd.tune.ems.save(table, path)
+    back = fd.tune.ems.load(path)
     jax.tree.map(np.testing.assert_array_equal, table, back)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match="is damaged"):
-        fd.statistics.load(path)
+        fd.tune.ems.load(path)
     np.savez(path, l=np.ones(3))
     with pytest.raises(ValueError, match="does not hold"):
-        fd.statistics.load(path)
+        fd.tune.ems.load(path)
     np.savez(path, format="fastdiff_jax.statistics/1", low=0.0)
     with pytest.raises(ValueError, match="is damaged: it holds"):
-        fd.statistics.load(path)
+        fd.tune.ems.load(path)
 
 
+@pytest.mark.slow
 def test_statistics_make_few_steps_better():
     w, v = np.array([0.4, 0.6]), 0.1
     m = np.array([[-1.0, 0.5], [1.2, -0.8]])
     model = fd.models.gaussian_mixture(w, m, v)
     rng = np.random.default_rng(0)
     data = m[rng.choice(2, 512, p=w)] + np.sqrt(v) * rng.normal(size=(512, 2))
-    table = fd.statistics.estimate(model, PROCESS, data, key=KEY, nodes=60, batch=512)
+    table = fd.tune.ems.estimate(model, PROCESS, data, key=KEY, nodes=60, batch=512)
     x = jnp.asarray(rng.normal(size=(64, 2)))
-    exact = fd.compensate.reference(
+    exact = fd.tune.dc_ratios.reference(
         model, PROCESS, np.array([1.0, 1e-3]), x, refine=200
     )[-1]
 
@@ -161,7 +166,7 @@ def test_statistics_make_few_steps_better():
 
 
 def test_bad_input():
-    make = fd.statistics.from_arrays
+    make = fd.tune.ems.from_arrays
     one = np.ones((3, 2))
     with pytest.raises(ValueError, match="finite low < high"):
         make(1.0, 1.0, one, one, one)
@@ -170,8 +175,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"s must be finite, got nan at \(0, 0\)"):
         make(0.0, 1.0, one, one * np.nan, one)
     with pytest.raises(ValueError, match="Step off the exact ends"):
-        fd.statistics.degenerated(fd.processes.flow())
+        fd.tune.ems.degenerated(fd.processes.flow())
     with pytest.raises(ValueError, match="nodes must be a whole number >= 1"):
-        fd.statistics.degenerated(PROCESS, nodes=0)
+        fd.tune.ems.degenerated(PROCESS, nodes=0)
     with pytest.raises(ValueError, match="data must be at least 2 clean samples"):
-        fd.statistics.estimate(GAUSSIAN, PROCESS, np.ones((1, 3)), key=KEY)
+        fd.tune.ems.estimate(GAUSSIAN, PROCESS, np.ones((1, 3)), key=KEY)

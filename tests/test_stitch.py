@@ -14,7 +14,7 @@ PLAN = fd.solvers.ddim(VP, fd.grids.uniform(VP, 10))
 TIMES = PLAN.rows.level.time
 SMALL = fd.models.gaussian(0.3, 0.9)
 X = jnp.asarray(np.linspace(-2, 2, 5)[:, None])
-stitch, schedule = fd.guidance.stitch, fd.guidance.stitch_schedule
+stitch, schedule = fd.transforms.stitch, fd.transforms.stitch_schedule
 
 
 def naive(models, which):
@@ -28,6 +28,7 @@ def naive(models, which):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.0, 0.4, 1.0])
 def test_two_models(ratio):
     models = [SMALL, m.MODEL]

@@ -12,9 +12,9 @@ from . import mixture as m
 
 VP, EDM, FLOW = (m.PROCESSES[k] for k in ("vp", "edm", "flow"))
 Gaussian, teleport, fit = (
-    fd.solvers.Gaussian,
-    fd.solvers.teleport,
-    fd.solvers.fit_gaussian,
+    fd.starts.Gaussian,
+    fd.starts.teleport,
+    fd.starts.fit_gaussian,
 )
 RNG = np.random.default_rng(0)
 ROOT = RNG.normal(size=(4, 4)) / 2
@@ -69,7 +69,7 @@ def test_before_any_plan_it_is_exact(name):
     for n in (40, 80):
         ts = fd.grids.karras(process, n, start=20.0, end=0.05)
         plan = fd.solvers.find(name).build(process, ts[n // 4 :])
-        landed = fd.solvers.jump(plan, x, process, EXACT, start=20.0)
+        landed = fd.starts.jump(plan, x, process, EXACT, start=20.0)
         want = teleport(x, process, 20.0, ts[n // 4], EXACT)
         np.testing.assert_allclose(landed, want, rtol=1e-12)
         errors.append(float(abs(fd.sample(plan, model, landed) - exact).max()))
@@ -126,4 +126,4 @@ def test_bad_input():
     ts = np.linspace(1, 0.1, 4)[:, None] * np.ones(4)
     plan = fd.solvers.ddim(VP, ts)
     with pytest.raises(ValueError, match="one level per row"):
-        fd.solvers.jump(plan, X, VP, EXACT)
+        fd.starts.jump(plan, X, VP, EXACT)

@@ -14,7 +14,7 @@ VP, EDM, FLOW = (m.PROCESSES[k] for k in ("vp", "edm", "flow"))
 MEAN, VARIANCE = 0.3, 0.2
 MODEL = fd.models.gaussian(np.full((4, 3), MEAN), VARIANCE)
 X = np.random.default_rng(0).normal(size=(5, 4, 3))
-time_shift = fd.guidance.time_shift
+time_shift = fd.transforms.time_shift
 
 
 def predict(x, alpha, sigma):

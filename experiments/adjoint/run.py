@@ -54,7 +54,7 @@ def setting(dtype: type) -> tuple:
     x = fd.prior(
         PROCESS, jax.random.key(0), (len(LABELS), 8, 8, 1), dtype=jnp.float32
     ).astype(dtype)
-    data = fd.data.digits_data()
+    data = fd.models.data.digits_data()
     target = np.stack([data.test_x[data.test_y == c][0] for c in LABELS])
     return model, x, jnp.asarray(target, dtype)
 
@@ -87,7 +87,7 @@ def far(a: object, b: object) -> float:
 def reference() -> tuple:
     """The ODE's gradient: RK4, float64."""
     model, x, target = setting(np.float64)
-    plan = fd.solvers.rho_rk(PROCESS, grid(REFERENCE), method="rk4")
+    plan = fd.solvers.rho_rk(PROCESS, grid(REFERENCE), variant="rk4")
     slope = jax.jit(jax.value_and_grad(partial(value, "checkpoint"), (1, 2)))
     return slope(plan, x, model.params, (model, target))
 

@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 import fastdiff_jax as fd  # noqa: E402
 from fastdiff_jax.continuous import bits_per_dim, log_likelihood  # noqa: E402
-from fastdiff_jax.data import digits_data  # noqa: E402
 from fastdiff_jax.models import digits  # noqa: E402
+from fastdiff_jax.models.data import digits_data  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 LEVELS = np.arange(17) / 8 - 1

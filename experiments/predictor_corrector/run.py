@@ -26,8 +26,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 import fastdiff_jax as fd  # noqa: E402
-from fastdiff_jax.data import DigitsData, digits_data  # noqa: E402
 from fastdiff_jax.models import digits  # noqa: E402
+from fastdiff_jax.models.data import DigitsData, digits_data  # noqa: E402
 
 NFE = (20, 50)
 SAMPLES = 250  # per seed
@@ -109,7 +109,7 @@ def draw(process: Any, made: Made, labels: np.ndarray, seed: int) -> np.ndarray:
     keys = jax.random.split(jax.random.key(seed))
     x = fd.prior(process, keys[0], (len(labels), *digits.SHAPE))
     key = keys[1] if plan.stochastic else None
-    return np.asarray(fd.sample(plan, digits.load(labels), x, key=key, post=post))
+    return np.asarray(fd.sample(plan, digits.load(labels), x, key=key, move=post))
 
 
 def summary(found: list[dict[str, float]]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def inpainting(judge: Judge) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     shown = {"held out": images, "known": np.where(mask == 1, images, -1.0)}
     for name, (plan, post) in cases.items():
         x = fd.prior(process, jax.random.key(0), images.shape)
-        x = np.asarray(fd.sample(plan, model, x, key=jax.random.key(1), post=post))
+        x = np.asarray(fd.sample(plan, model, x, key=jax.random.key(1), move=post))
         assert np.array_equal(x[:, :4], images[:, :4])
         gap = np.sqrt(np.mean((x[:, 4:] - images[:, 4:]) ** 2))
         out[name] = {

@@ -27,7 +27,7 @@ import task  # noqa: E402
 from task import PROCESS  # noqa: E402
 
 import fastdiff_jax as fd  # noqa: E402
-from fastdiff_jax.data import digits_data  # noqa: E402
+from fastdiff_jax.models.data import digits_data  # noqa: E402
 
 # ---------------------------------------------------------------------------- settings
 REPEATS = 4  # restorations of each held-out image

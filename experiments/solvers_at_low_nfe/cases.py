@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 import fastdiff_jax as fd
-from fastdiff_jax.data import digits_data
 from fastdiff_jax.files import write_whole
 from fastdiff_jax.models import digits
+from fastdiff_jax.models.data import digits_data
 
 PROCESS = fd.processes.vp_linear()
 END = 1e-3

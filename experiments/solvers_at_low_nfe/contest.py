@@ -12,8 +12,8 @@ from cases import END, PROCESS, Case
 from sklearn.svm import SVC
 
 import fastdiff_jax as fd
-from fastdiff_jax.data import digits_data
 from fastdiff_jax.files import write_whole
+from fastdiff_jax.models.data import digits_data
 
 # ------------------------------------------------------------------------------- plans
 

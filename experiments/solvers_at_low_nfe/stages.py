@@ -72,7 +72,7 @@ def run_v3(run: Run) -> None:
     data = run.case.data[: s["v3_data"]]
     if not file.exists():
         run.tick(f"{run.name}: v3 statistics")
-        table = fd.statistics.estimate(
+        table = fd.tune.ems.estimate(
             run.case.wrap(run.case.bare, min(s["v3_batch"], len(data))),
             PROCESS,
             data,
@@ -82,8 +82,8 @@ def run_v3(run: Run) -> None:
             end=END,
             path=run.folder / f"statistics_{run.name}.part.npz",
         )
-        fd.statistics.save(table, file)
-    table = fd.statistics.load(file)
+        fd.tune.ems.save(table, file)
+    table = fd.tune.ems.load(file)
 
     def build(options: dict[str, Any]) -> Callable[[np.ndarray], Any]:
         return lambda ts: fd.solvers.dpm_solver_v3(PROCESS, ts, table, **options)
@@ -105,10 +105,10 @@ def run_dc(run: Run, like: Any) -> None:
         if f"{run.name}|{name}|{nfe}" in run.store.rows:
             continue
         ts = fd.grids.log_snr(PROCESS, nfe, end=END)
-        target = fd.compensate.reference(
+        target = fd.tune.dc_ratios.reference(
             model, PROCESS, ts, noise, refine=s["dc_refine"]
         )
-        found = fd.compensate.search(
+        found = fd.tune.dc_ratios.search(
             model, PROCESS, ts, noise, target, iterations=s["dc_iterations"], **options
         )
         plan = fd.solvers.dc_solver(PROCESS, ts, found.ratios, **options)
@@ -129,8 +129,8 @@ def run_shift(run: Run) -> None:
             "data_variance": variance,
         }
         batch = len(case.noise)
-        two = fd.guidance.time_shift(case.bare, PROCESS, outputs=True, **options)
-        one = fd.guidance.time_shift(case.bare, PROCESS, **options)
+        two = fd.transforms.time_shift(case.bare, PROCESS, outputs=True, **options)
+        one = fd.transforms.time_shift(case.bare, PROCESS, **options)
         ddim = lambda ts: fd.solvers.ddim(PROCESS, ts, second_noise=True)  # noqa: E731
         plms = lambda ts: fd.solvers.plms(PROCESS, ts, order=4)  # noqa: E731
         run_group(run, {f"time_shift{tag}+ddim": (ddim, 1)}, case.wrap(two, batch))

@@ -11,10 +11,6 @@ from .gaussian import GaussianError as GaussianError
 from .gaussian import constant as constant
 from .gaussian import gaussian_error as gaussian_error
 from .gaussian import transfer as transfer
-from .linear import Response as Response
-from .linear import posterior_slope as posterior_slope
-from .linear import respond as respond
-from .linear import start_level as start_level
 from .order import MIXTURE as MIXTURE
 from .order import OrderFit as OrderFit
 from .order import fit_order as fit_order
@@ -24,6 +20,10 @@ from .order import measured_weak_order as measured_weak_order
 from .order import order_problem as order_problem
 from .report import Report as Report
 from .report import report as report
+from .response import Response as Response
+from .response import posterior_slope as posterior_slope
+from .response import respond as respond
+from .response import start_level as start_level
 from .stability import Amplification as Amplification
 from .stability import amplification as amplification
 from .stability import guidance_growth as guidance_growth

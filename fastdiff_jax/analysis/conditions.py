@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
-from ..typing import Process
-from .linear import HostState, advance, begin, scalar
-from .places import Place, anchors, copies, from_point, moves, noise_rates, place, pure
+from ..numerics import to_data
+from ..typing import Array, Process
+from .response import scalar, start_level
 
 __all__ = ["BASES", "VARIABLES", "Conditions", "order_conditions"]
 
@@ -34,14 +34,14 @@ class Conditions(NamedTuple):
     """Residuals of the order conditions; degree k = 0, 1, ... is the last axis.
 
     All are relative to sqrt(alpha^2 + sigma^2) at the level reached; NaN where a level
-    has infinite half log-SNR, or a row leaves the anchor or the point where it was.
+    has infinite half log-SNR, or a row leaves the sample or the point where it was.
 
     Attributes:
         basis, variable: what was a polynomial, and in what.
         total: the whole plan run from an exact start, (K,): warm-up errors included.
-        step: of each row's new anchor from exact inputs, (rows, K): local errors. Where
-            the anchor is the point the row before predicted, that prediction's.
-        stage: of each row's next point from an exact anchor and history, (rows, K).
+        step: of the sample after each row, from the exact one before it and exact
+            evaluations, (rows, K): local errors.
+        stage: likewise of each row's next point, where it is not the sample, (rows, K).
         degrees: how many leading degrees hold in each step, (steps,); steps from or to
             an infinite half log-SNR left out. A settled step of order p has p.
     """
@@ -114,12 +114,82 @@ def order_conditions(
         )
     plan = scalar(plan, "order_conditions")
     test = _Test(plan, process, basis, variable, degrees)
-    step, stage, total = _compare(plan, test)
-    where, last = anchors(plan), plan.length - 1
-    ends = [i for i in range(plan.length) if where[i] != where[i + 1]]
-    residuals = [step[i] for i in ends] + ([] if pure(plan, last) else [stage[last]])
+    step, stage, total = _Comparison(plan, test).run()
+    lines = plans.spell(plan)
+    residuals = [step[i] for i, line in enumerate(lines) if line.moved]
+    if lines[-1].point is not None:
+        residuals.append(stage[-1])
     count = [_leading(r, tol) for r in residuals if not np.isnan(r[0])]
     return Conditions(basis, variable, total, step, stage, np.array(count, int))
+
+
+class Place(NamedTuple):
+    """A level, as numbers."""
+
+    time: float
+    alpha: float
+    sigma: float
+
+    @property
+    def lam(self) -> float:
+        """Half log-SNR."""
+        with np.errstate(divide="ignore"):
+            return float(np.log(self.alpha) - np.log(self.sigma))
+
+    @property
+    def size(self) -> float:
+        """sqrt(alpha^2 + sigma^2)."""
+        return float(np.hypot(self.alpha, self.sigma))
+
+
+def _place(plan: plans.Plan, i: int) -> Place:
+    """Level of row i, or of the sample."""
+    level = plan.end if i == plan.length else plan.rows.level
+    at = () if i == plan.length else i
+    return Place(*(float(np.asarray(w)[at]) for w in level))
+
+
+def _samples(plan: plans.Plan) -> list[Place]:
+    """Where the sample stands before the first row and after each row.
+
+    At the next evaluation's level where the point is the sample; unmoved inside a
+    step; at the row's own level where a corrector has just moved it.
+    """
+    alpha, sigma = (float(w) for w in start_level(plan))
+    first = _place(plan, 0)
+    begun = plan.start is not None and plan.start.noise is not None
+    found = [Place(first.time, alpha, sigma) if begun else first]
+    for i, line in enumerate(plans.spell(plan)):
+        if line.point is None:
+            found.append(_place(plan, i + 1))
+        else:
+            found.append(_place(plan, i) if line.moved else found[-1])
+    return found
+
+
+def _noise_rates(plan: plans.Plan, where: list[Place]) -> np.ndarray:
+    """tau^2 of each row's move of the sample and of the point, (rows, 2), from D = 0.
+
+    With D = 0 an exact step multiplies x / sigma by e^{-tau^2 h}.
+    """
+    out = np.zeros((plan.length, 2))
+    if not plan.stochastic:
+        return out
+
+    def rate(s: Place, t: Place, x: float, y: float) -> float:
+        h = t.lam - s.lam
+        if not np.isfinite(h) or h == 0 or x == 0:
+            return 0.0
+        ratio = y / x * s.sigma / t.sigma
+        return float(-np.log(ratio) / h) if ratio > 0 else 0.0
+
+    states = list(plans.walk(plan, lambda x, _: np.zeros_like(x), np.ones(1)))
+    for i in range(plan.length):
+        x, y = float(states[i].sample[0]), float(states[i + 1].sample[0])
+        z = float(states[i + 1].registers[0][0])
+        out[i, 0] = rate(where[i], where[i + 1], x, y)
+        out[i, 1] = rate(where[i + 1], _place(plan, i + 1), y, z)
+    return out
 
 
 class _Test:
@@ -135,7 +205,7 @@ class _Test:
     ) -> None:
         self.process, self.basis, self.variable = process, basis, variable
         self.powers = np.arange(degrees)
-        places = [place(plan, i) for i in range(plan.length + 1)]
+        places = [_place(plan, i) for i in range(plan.length + 1)]
         u = np.array([self._u(p) for p in places if np.isfinite(p.lam)])
         if len(u) < 2 or u.min() == u.max():
             raise ValueError(
@@ -149,7 +219,7 @@ class _Test:
         values = {"half_log_snr": at.lam, "rho": rho, "time": at.time}
         return float(values[self.variable])
 
-    def polynomials(self, u: np.ndarray) -> np.ndarray:
+    def polynomials(self, u: Array) -> np.ndarray:
         """(..., K)."""
         return ((np.asarray(u)[..., None] - self.mid) / self.half) ** self.powers
 
@@ -158,13 +228,10 @@ class _Test:
         if not np.isfinite(at.lam):
             return np.zeros(len(self.powers))
         p = self.polynomials(np.array(self._u(at)))
-        if self.basis == "data":
-            return p
-        if self.basis == "noise":
-            return (x - at.sigma * p) / at.alpha
-        d_alpha, d_sigma = self.process.rates(np.float64(at.time))
-        rate = d_sigma / at.sigma
-        return (p - rate * x) / (d_alpha - at.alpha * rate)
+        rates: tuple = ()
+        if self.basis == "velocity":
+            rates = self.process.rates(np.float64(at.time))
+        return to_data(self.basis, x, p, (at.alpha, at.sigma), rates)
 
     def flow(self, s: Place, t: Place, x: np.ndarray, tau2: float) -> np.ndarray:
         """The exact solution at t from x at s."""
@@ -173,12 +240,12 @@ class _Test:
         if self.basis == "velocity":
             time = s.time + (t.time - s.time) * (_NODES + 1) / 2
             mass = _WEIGHTS * (t.time - s.time) / 2
-            return x + mass @ self.polynomials(self._along(time=time))
+            return x + mass @ self.polynomials(self._along(time, True))
         h = t.lam - s.lam
         panels = max(1, int(np.ceil(abs(h) / _PANEL)))
         part = ((np.arange(panels)[:, None] + (_NODES + 1) / 2) / panels).ravel()
         mass = np.tile(_WEIGHTS, panels) * h / (2 * panels) * (1 + tau2)
-        p = self.polynomials(self._along(lam=s.lam + h * part))
+        p = self.polynomials(self._along(s.lam + h * part, False))
         if self.basis == "data":
             keep = t.sigma / s.sigma * np.exp(-tau2 * h)
             return keep * x + t.alpha * (
@@ -187,65 +254,78 @@ class _Test:
         drift = (mass * np.exp(-(s.lam + h * part))) @ p
         return t.alpha / s.alpha * x - t.alpha * drift
 
-    def _along(
-        self, lam: np.ndarray | None = None, time: np.ndarray | None = None
-    ) -> np.ndarray:
-        """The polynomials' variable at half log-SNRs, or at times."""
+    def _along(self, at: np.ndarray, timed: bool) -> Array:
+        """The polynomials' variable at times, or at half log-SNRs."""
         if self.variable == "time":
-            return self.process.half_log_snr_inverse(lam) if time is None else time
-        lam = self.process.half_log_snr(time) if lam is None else lam
+            return at if timed else self.process.half_log_snr_inverse(at)
+        lam = self.process.half_log_snr(at) if timed else at
         return lam if self.variable == "half_log_snr" else np.exp(-lam)
 
 
-def _compare(
-    plan: plans.Plan, test: _Test
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Step and stage residuals from exact inputs, and the whole plan's."""
-    where = anchors(plan)
-    tau2 = noise_rates(plan, where)
-    count = len(test.powers)
-    step, stage = np.full((2, plan.length, count), np.nan)
-    total = np.full(count, np.nan)
-    fresh = lambda level: np.full(count, level.size)  # noqa: E731
-    exact = fresh(where[0])
-    true = run = begin(plan, exact)
-    for i in range(plan.length):
-        here, new, after = place(plan, i), where[i + 1], place(plan, i + 1)
-        old = where[i]
-        if from_point(plan, i):
-            old, exact = here, true.point
-        true = advance(plan, i, true, test.prediction(here, true.point))
-        run = advance(plan, i, run, test.prediction(here, run.point))
-        if np.isfinite(old.lam) and np.isfinite(new.lam):
-            exact = test.flow(old, new, exact, tau2[i, 0])
-            if i and copies(plan, i):
-                step[i] = stage[i - 1]
-            elif moves(plan, i):
-                step[i] = (true.anchor - exact) / new.size
-        elif np.isfinite(new.lam):  # from alpha = 0: begin again where it is finite
-            exact = fresh(new)
-            run = run._replace(anchor=exact, point=exact)
-        point = _exact_point(plan, test, i, exact, (new, after), tau2[i, 1])
-        if point is not None:
-            if not pure(plan, i):
-                stage[i] = (true.point - point) / after.size
-            total = (run.point - point) / after.size
-            true = HostState(exact, point, *true[2:])
-    return step, stage, total
+class _Comparison:
+    """The rows in words, from exact inputs and as they run, beside the exact path."""
 
+    def __init__(self, plan: plans.Plan, test: _Test):
+        self.plan, self.test = plan, test
+        self.lines, self.where = plans.spell(plan), _samples(plan)
+        self.tau2 = _noise_rates(plan, self.where)
+        self.exact: list[np.ndarray] = []  # evaluations at exact points
+        self.found: list[np.ndarray] = []  # those of the run
 
-def _exact_point(
-    plan: plans.Plan,
-    test: _Test,
-    i: int,
-    anchor: np.ndarray,
-    places: tuple[Place, Place],
-    tau2: float,
-) -> np.ndarray | None:
-    """Row i's next point from an exact anchor, None at an infinite half log-SNR."""
-    new, after = places
-    if not (np.isfinite(new.lam) and np.isfinite(after.lam)):
-        return None
-    if pure(plan, i):
-        return plan.rows.predict.anchor[i] * anchor
-    return test.flow(new, after, anchor, tau2)
+    def _evaluation(self, i: int, x: np.ndarray) -> np.ndarray:
+        """What the method integrates, at row i and the point x."""
+        here, (of_x, of_data) = _place(self.plan, i), self.plan.rows.basis[i]
+        return of_x * x + of_data * self.test.prediction(here, x)
+
+    @staticmethod
+    def _sum(words: dict, x: np.ndarray, evaluations: list) -> np.ndarray:
+        total = words.get("x", 0.0) * x
+        for name, weight in words.items():
+            if name.startswith("m"):
+                total = total + weight * evaluations[-1 - int(name[1:])]
+        return total
+
+    def run(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Step and stage residuals from exact inputs, and the whole plan's."""
+        plan, test, count = self.plan, self.test, len(self.test.powers)
+        step, stage = np.full((2, plan.length, count), np.nan)
+        total = np.full(count, np.nan)
+        fresh = lambda level: np.full(count, level.size)  # noqa: E731
+        exact = sample = point = asked = fresh(self.where[0])
+        for i, line in enumerate(self.lines):
+            old, new, after = self.where[i], self.where[i + 1], _place(plan, i + 1)
+            self.exact.append(self._evaluation(i, asked))
+            self.found.append(self._evaluation(i, point))
+            true = self._sum(line.sample, exact, self.exact)
+            sample = self._sum(line.sample, sample, self.found)
+            if np.isfinite(old.lam) and np.isfinite(new.lam):
+                exact = test.flow(old, new, exact, self.tau2[i, 0])
+                if line.moved:
+                    step[i] = (true - exact) / new.size
+            elif np.isfinite(new.lam):  # from alpha = 0: begin where it is finite
+                exact = sample = fresh(new)
+            else:
+                exact = true
+            point, ahead = sample, exact
+            if line.point is not None:
+                point = self._sum(line.point, sample, self.found)
+                ahead = self._sum(line.point, exact, self.exact)
+            asked = self._asked(i, exact, (new, after))
+            if asked is None:
+                asked = ahead
+                continue
+            if line.point is not None:
+                stage[i] = (ahead - asked) / after.size
+            total = (point - asked) / after.size
+        return step, stage, total
+
+    def _asked(
+        self, i: int, exact: np.ndarray, places: tuple[Place, Place]
+    ) -> np.ndarray | None:
+        """Row i's next point from an exact sample, None at an infinite level."""
+        new, after = places
+        if not (np.isfinite(new.lam) and np.isfinite(after.lam)):
+            return None
+        if self.lines[i].point is None:
+            return exact
+        return self.test.flow(new, after, exact, self.tau2[i, 1])

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import plan as plans
 from ..typing import ArrayLike
-from .linear import Response, numeric, respond, start_level
+from .response import Response, numeric, respond, start_level
 
 __all__ = ["Constant", "GaussianError", "constant", "gaussian_error", "transfer"]
 
@@ -100,8 +100,7 @@ def constant(plan: plans.Plan) -> Constant:
 
 def _blank(plan: plans.Plan) -> np.ndarray:
     """Zero variance in the weights' own shape."""
-    weights = plan.rows.advance.anchor
-    return np.zeros(np.broadcast_shapes(np.shape(weights)[1:], (1,)))
+    return np.zeros(np.broadcast_shapes(np.shape(plan.rows.registers)[3:], (1,)))
 
 
 def _largest(values: np.ndarray) -> float:
@@ -178,7 +177,7 @@ def _data(
     """Mean and variances per direction, and the directions if they are not the axes."""
     if covariance is None:
         v = np.asarray(1.0 if variance is None else variance, np.float64)
-        m, v = np.broadcast_arrays(np.atleast_1d(np.float64(mean)), v)
+        m, v = np.broadcast_arrays(np.atleast_1d(np.asarray(mean, np.float64)), v)
         return m, v, None
     if variance is not None:
         raise ValueError("give either variance or covariance, not both.")
@@ -187,7 +186,7 @@ def _data(
         raise ValueError(f"covariance must be (d, d), got shape {full.shape}.")
     if not np.allclose(full, full.T):
         raise ValueError("covariance must be symmetric. Use (c + c.T) / 2.")
-    if np.ndim(plan.rows.advance.anchor) > 1:
+    if np.ndim(plan.rows.registers) > 3:
         raise ValueError(
             "per-element weights act on the axes, not on a covariance's eigenvectors. "
             "Give variance=..., the diagonal."

@@ -14,7 +14,7 @@ import numpy as np
 from .. import plan as plans
 from ..typing import Process
 from .gaussian import gaussian_error
-from .linear import final, numeric, walk
+from .response import numeric
 
 __all__ = [
     "MIXTURE",
@@ -89,7 +89,7 @@ def _host(plan: plans.Plan, x: np.ndarray) -> np.ndarray:
     plan = numeric(plan)
     level = plan.rows.level
     predict = lambda x, i: _denoise(x, level.alpha[i], level.sigma[i])  # noqa: E731
-    return final(walk(plan, predict, x)).point
+    return plans.replay(plan, predict, x)
 
 
 def measured_order(

@@ -8,7 +8,7 @@ from .. import plan as plans
 from ..typing import ArrayLike, Process
 from .conditions import Conditions, order_conditions
 from .gaussian import Constant, GaussianError, constant, gaussian_error, transfer
-from .linear import Response, numeric
+from .response import Response, numeric
 from .stability import amplification, guidance_limit
 
 __all__ = ["FAMILIES", "Report", "report"]

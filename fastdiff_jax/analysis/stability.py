@@ -6,13 +6,12 @@ import numpy as np
 
 from .. import plan as plans
 from ..typing import ArrayLike
-from .linear import (
+from .response import (
     numeric,
     posterior_slope,
     respond,
     scalar,
     start_level,
-    walk,
 )
 
 __all__ = ["Amplification", "amplification", "guidance_growth", "guidance_limit"]
@@ -80,8 +79,8 @@ def _slopes(
     """k_u and k_c per row."""
     alpha, sigma = plan.rows.level.alpha, plan.rows.level.sigma
     if slopes is not None:
-        base, end = (np.broadcast_to(np.float64(k), alpha.shape) for k in slopes)
-        return base, end
+        base, end = (np.asarray(k, np.float64) for k in slopes)
+        return np.broadcast_to(base, alpha.shape), np.broadcast_to(end, alpha.shape)
     unconditional = posterior_slope(alpha, sigma, variance)
     return unconditional, posterior_slope(alpha, sigma, conditional)
 
@@ -134,7 +133,7 @@ def guidance_growth(
     plan = scalar(plan, "guidance_growth")
     g = np.asarray(scale, np.float64)
     base, end = _slopes(plan, variance, conditional, slopes)
-    states = walk(
+    states = plans.walk(
         plan, lambda x, i: (base[i] + g * (end[i] - base[i])) * x, np.ones_like(g)
     )
     next(states)
@@ -150,7 +149,7 @@ def guidance_growth(
             )
             # log of |y_i| n_T / n_i; 0 inf at g = 0 means no guidance
             exact = 0.0 if slopes is not None else np.nan_to_num(g * (log_c - log_u))
-            found = np.abs(state.point) * np.exp(-log_u - np.maximum(exact, 0.0))
+            found = np.abs(state.registers[0]) * np.exp(-log_u - np.maximum(exact, 0.0))
             worst = np.fmax(worst, np.where(np.isnan(found), np.inf, found))
     return worst
 

@@ -6,8 +6,6 @@ by the plans of `gddim`; `denoiser`, `lift` and `gaussian` make their denoisers.
 process that is diagonal in some basis, such as blurring diffusion in the cosine
 transform, needs none of this: give the ordinary solvers times or levels per element and
 keep the state in that basis.
-
-Stochastic interpolants (`fd.solvers.interpolant`): `from_velocity`, `gaussian_ends`.
 """
 
 from .cld import cld as cld
@@ -18,10 +16,6 @@ from .denoisers import Network as Network
 from .denoisers import denoiser as denoiser
 from .denoisers import gaussian as gaussian
 from .denoisers import lift as lift
-from .ends import GaussianEnds as GaussianEnds
-from .ends import VelocityEnds as VelocityEnds
-from .ends import from_velocity as from_velocity
-from .ends import gaussian_ends as gaussian_ends
 from .fractional import MarkovApproximation as MarkovApproximation
 from .fractional import fractional as fractional
 from .fractional import markov_approximation as markov_approximation

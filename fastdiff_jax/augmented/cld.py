@@ -41,7 +41,8 @@ def cld(
 
     Reference: Dockhorn et al. 2021 (2112.07068); defaults as in gDDIM (2206.05564).
     """
-    damping = 2 / np.sqrt(m_inv) if damping is None and m_inv > 0 else damping
+    if damping is None:  # nan: m_inv is refused below
+        damping = float(2 / np.sqrt(m_inv)) if m_inv > 0 else np.nan
     for name, value in {"beta": beta, "m_inv": m_inv, "damping": damping}.items():
         if not value > 0:
             raise ValueError(f"{name} must be > 0, got {value}.")

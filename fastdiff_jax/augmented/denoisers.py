@@ -133,14 +133,18 @@ class Lifted:
 
     def __call__(self, u: PyTree, context: Context, carry: PyTree) -> tuple[Any, Any]:
         """(E[x_0 | u], 0, ..., 0)."""
-        controls = context.controls
-        if not (isinstance(controls, dict) and {"pool", "spread"} <= set(controls)):
+        pool, spread = (context.control(k) for k in ("pool", "spread"))
+        if pool is None or spread is None:
             raise ValueError(
                 "a lifted denoiser reads the controls 'pool' and 'spread' of a gddim "
                 "plan; they are missing. Keep them when you pass controls=..., e.g. "
                 "{**plan.rows.controls, 'mine': values}."
             )
-        pool, spread = (jnp.asarray(controls[k]) for k in ("pool", "spread"))
+        pool, spread, controls = (
+            jnp.asarray(pool),
+            jnp.asarray(spread),
+            context.controls,
+        )
         alpha, sigma, time = jnp.ones_like(spread), spread, spread
         if self.process is not None:
             time = self.process.half_log_snr_inverse(-jnp.log(spread))

@@ -112,7 +112,7 @@ def fractional(
 
     dx = -beta(t) x / 2 dt + sqrt(beta(t)) dB^H, beta linear in t, B^H by `paths`
     Ornstein-Uhlenbeck paths: a linear SDE of 1 + paths channels, the data in channel 0.
-    Sample it with `fd.augmented.gddim(..., order=1, lam=1.0, root="cholesky")`; one
+    Sample it with `fd.augmented.gddim(..., order=1, tau2=1.0, root="cholesky")`; one
     score of a scalar path is enough, see `fd.augmented.lift`.
 
     Near t = 0 all paths are the same Brownian motion: with Y_k(0) = 0 the covariance of

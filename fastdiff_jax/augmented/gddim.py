@@ -18,7 +18,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from .. import plan
-from ..numerics import as_float, check_times
+from ..numerics import Levels, as_float, check_times
+from ..solvers.registry import solver
 from ..typing import ArrayLike
 from .linear_sde import LinearSDE, transposed
 
@@ -27,12 +28,19 @@ __all__ = ["gddim"]
 _NODES = 64
 
 
+@solver(
+    order=lambda p: p,
+    orders=(1, 2, 3, 4),
+    stochastic=("tau2",),
+    paper="Zhang 2022, 2206.05564",
+    needs="a linear SDE, fd.augmented.cld(), and a denoiser of all channels",
+)
 def gddim(
     process: LinearSDE,
     ts: ArrayLike,
     *,
     order: int = 2,
-    lam: float = 0.0,
+    tau2: float = 0.0,
     corrector: bool = False,
     root: str = "gddim",
 ) -> plan.Plan:
@@ -42,7 +50,8 @@ def gddim(
         process: `fd.augmented.cld()`, `fractional(...)`, `linear_sde(...)`.
         ts: times (N + 1,), decreasing; the covariance must be positive definite there.
         order: evaluations that a deterministic step uses, 1 to 4 (the paper's q + 1).
-        lam: amount of noise; 0 the ODE, 1 the reverse SDE. With noise the order is 1.
+        tau2: amount of noise, the square of the paper's lambda: 0 = ODE, 1 = the
+            reverse SDE. With noise the order is 1.
         corrector: correct each point with the evaluation made there (N evaluations
             all the same); raises the order by one.
         root: 'gddim', the R that keeps eps still, or 'cholesky', the lower factor: the
@@ -55,52 +64,38 @@ def gddim(
 
     Raises:
         ValueError: a covariance that is not positive definite on the grid, an unknown
-            root, an order or lam out of range, noise with order > 1 or a corrector.
+            root, an order or tau2 out of range, noise with order > 1 or a corrector.
 
     Example:
         >>> import numpy as np, fastdiff_jax as fd
         >>> process = fd.augmented.cld()
         >>> plan = gddim(process, np.linspace(1, 0.03, 11) ** 2, order=2)
-        >>> plan.nfe, plan.rows.advance.anchor.shape
-        (10, (10, 2, 2))
+        >>> plan.nfe, plan.rows.registers.shape
+        (10, (10, 3, 2, 2, 2))
 
     Reference: Zhang et al. 2022 (2206.05564), proposition 2 and section 4.
     """
-    ts = _checked(process, ts, order, lam, corrector, root)
+    ts = _checked(process, ts, order, tau2, corrector, root)
     psi = process.transition(ts, np.zeros_like(ts))
     r = process.root(ts) if root == "gddim" else process.cholesky(ts)
-    level = plan.Level(ts[:-1], psi[:-1], r[:-1])
-    end = plan.Level(ts[-1], psi[-1], r[-1])
+    lv, steps = Levels(ts, psi, r, np.zeros_like(ts)), np.arange(len(ts) - 1)
     controls = _pooled(psi[:-1], process.cholesky(ts[:-1]))
-    if lam > 0 or (order == 1 and root == "gddim" and not corrector):
-        convert, advance = _one_step(process, ts, psi, lam)
-        return plan.build(
-            level, end, convert=convert, advance=advance, controls=controls, matrix=True
-        )
+    common = {"controls": controls, "matrix": True}
+    if tau2 > 0 or (order == 1 and root == "gddim" and not corrector):
+        keep, weight, noise = _one_step(process, ts, psi, tau2)
+        one = {"keep": keep, "predict": weight[..., None], "correct": weight}
+        return plan.corrected(lv, **one, steps=steps < 0, noise=noise, **common)
     inverse = np.linalg.inv(r[:-1])
-    convert = plan.Convert(inverse[:, None], -(inverse @ psi[:-1])[:, None])
-    keep = process.transition(ts[1:], ts[:-1])
     ahead = _all_weights(process, ts, order, root, False)
-    predict = None
-    if not corrector:
-        advance = plan.Move(
-            keep, ahead[:, 1:] if order > 1 else None, evaluation=ahead[:, :1]
-        )
-    else:
-        back = _all_weights(process, ts, order + 1, root, True)[:-1]
-        blank = np.zeros((1, *back.shape[1:]))
-        back = np.concatenate([blank, back])  # row i corrects the step before it
-        stay = np.concatenate([np.eye(process.channels)[None], keep[:-1]])
-        advance = plan.Move(stay, back[:, 1:], evaluation=back[:, :1])
-        predict = plan.Move(keep, ahead)
-    return plan.build(
-        level,
-        end,
-        convert=convert,
-        advance=advance,
-        predict=predict,
-        controls=controls,
-        matrix=True,
+    back = _all_weights(process, ts, order + 1, root, True) if corrector else ahead
+    return plan.corrected(
+        lv,
+        keep=process.transition(ts[1:], ts[:-1]),
+        predict=ahead,
+        correct=back,
+        steps=(steps < len(steps) - 1) & corrector,
+        basis=plan.Basis(inverse, -(inverse @ psi[:-1])),
+        **common,
     )
 
 
@@ -108,7 +103,7 @@ def _checked(
     process: LinearSDE,
     ts: ArrayLike,
     order: int,
-    lam: float,
+    tau2: float,
     corrector: bool,
     root: str,
 ) -> np.ndarray:
@@ -116,15 +111,15 @@ def _checked(
         raise ValueError(f"order must be 1, 2, 3 or 4, got {order!r}.")
     if root not in ("gddim", "cholesky"):
         raise ValueError(f"root must be 'gddim' or 'cholesky', got {root!r}.")
-    if not (0 <= lam < np.inf):
-        raise ValueError(f"lam must be finite and >= 0 (0 = ODE), got {lam}.")
-    if lam > 0 and (order > 1 or corrector):
+    if not (0 <= tau2 < np.inf):
+        raise ValueError(f"tau2 must be finite and >= 0 (0 = ODE), got {tau2}.")
+    if tau2 > 0 and (order > 1 or corrector):
         raise ValueError(
-            f"with noise (lam={lam}) gddim is of first order; use order=1 and "
+            f"with noise (tau2={tau2}) gddim is of first order; use order=1 and "
             f"corrector=False, got order={order}, corrector={corrector}."
         )
-    xp, (ts,) = as_float(ts)
-    if xp is not np:
+    _, (ts,) = as_float(ts)
+    if not isinstance(ts, np.ndarray):
         raise ValueError(
             "gddim solves matrix ODEs on the host: ts must be NumPy, not a JAX array. "
             "Use np.asarray(ts)."
@@ -144,27 +139,25 @@ def _pooled(psi: np.ndarray, lower: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _one_step(
-    process: LinearSDE, ts: np.ndarray, psi: np.ndarray, lam: float
-) -> tuple[plan.Convert, plan.Move]:
-    """Exact steps for a constant data prediction, of any lambda."""
-    steps = len(ts) - 1
-    basis = process.cholesky(ts) if lam == 1 else process.root(ts)
-    turn = _turned(process, ts, basis, lam)
+    process: LinearSDE, ts: np.ndarray, psi: np.ndarray, tau2: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Exact steps for a constant data prediction: weights of u, of D and of z."""
+    basis = process.cholesky(ts) if tau2 == 1 else process.root(ts)
+    turn = _turned(process, ts, basis, tau2)
     last, first = basis[1:], basis[:-1]
     hat = last @ turn @ np.linalg.inv(first)
     noise = None
-    if lam > 0:
+    if tau2 > 0:
         share = np.eye(process.channels) - turn @ transposed(turn)
         values, vectors = np.linalg.eigh(share)
         # rounding may leave -1e-16 where a channel's past is known exactly
         noise = last @ (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :])
     evaluation = psi[1:] - hat @ psi[:-1]
-    convert = plan.Convert(np.zeros((steps, 1)), np.ones((steps, 1)))
-    return convert, plan.Move(hat, None, evaluation=evaluation[:, None], noise=noise)
+    return hat, evaluation, noise
 
 
 def _turned(
-    process: LinearSDE, ts: np.ndarray, basis: np.ndarray, lam: float
+    process: LinearSDE, ts: np.ndarray, basis: np.ndarray, tau2: float
 ) -> np.ndarray:
     """Psi^ = R_t Theta R_s^{-1}: Theta, a contraction, I for the ODE.
 
@@ -173,9 +166,9 @@ def _turned(
     """
     s, t = ts[:-1], ts[1:]
     k = process.channels
-    if lam == 0:
+    if tau2 == 0:
         return np.broadcast_to(np.eye(k), (len(s), k, k))
-    if lam == 1:
+    if tau2 == 1:
         return transposed(
             np.linalg.solve(basis[:-1], process.transition(s, t) @ basis[1:])
         )
@@ -184,7 +177,7 @@ def _turned(
     def rate(u: float, y: np.ndarray) -> np.ndarray:
         at = s * np.exp(u * ratio)
         g = np.linalg.solve(process.root(at), process.diffusion(at))
-        grow = lam**2 / 2 * (g @ (transposed(g) @ y.reshape(-1, k, k)))
+        grow = tau2 / 2 * (g @ (transposed(g) @ y.reshape(-1, k, k)))
         return ((at * ratio)[:, None, None] * grow).ravel()
 
     eye = np.broadcast_to(np.eye(k), (len(s), k, k)).ravel()
@@ -195,7 +188,7 @@ def _turned(
 def _all_weights(
     process: LinearSDE, ts: np.ndarray, order: int, root: str, ahead: bool
 ) -> np.ndarray:
-    """Weights on the newest evaluations, (N, order, k, k), warming up.
+    """Weights on the newest evaluations, (N, k, k, order), warming up.
 
     `ahead`: the newest is the step's end, for a corrector.
     """
@@ -206,7 +199,7 @@ def _all_weights(
         rows = np.flatnonzero(np.minimum(order, ready) == count)
         if rows.size:
             out[rows, :count] = _weights(process, ts, rows, count, root, ahead)
-    return out
+    return np.moveaxis(out, 1, -1)
 
 
 def _weights(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from ..engine import prior as unit_prior
+from ..starts import prior as unit_prior
 from ..typing import Array, Key
 
 __all__ = ["LinearSDE", "linear_sde", "prior", "transposed"]

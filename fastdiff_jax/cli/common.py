@@ -48,12 +48,17 @@ def make_plan(
     import fastdiff_jax as fd
 
     entry = fd.solvers.find(solver)
+    if entry.needs:
+        raise ValueError(
+            f"solver {solver!r} needs {entry.needs}, so it has no command. Make its "
+            "plan in Python, save it with fd.plan.save, and pass it as --plan."
+        )
     path = make_process(process)
     place = pick("grid", grid, fd.grids.GRIDS)
     if nfe < 1:
         raise ValueError(f"--nfe must be >= 1, got {nfe}.")
     options: dict[str, Any] = {}
-    noise = entry.stochastic[0] if entry.stochastic else "eta"  # eta, tau, tau2...
+    noise = entry.stochastic[0] if entry.stochastic else "eta"  # eta or tau2
     for flag, name, value in (("order", "order", order), ("eta", noise, eta)):
         if value is None:
             continue
@@ -85,6 +90,9 @@ def make_plan(
 def parse_labels(text: str, count: int) -> Any:
     """Labels such as '0-9', '3', '1,3,5-7' or 'none', repeated to `count`."""
     import numpy as np
+
+    if count < 1:
+        raise ValueError(f"--num must be >= 1, got {count}.")
 
     if text.strip().lower() == "none":
         return np.full(count, 10, np.int32)

@@ -20,7 +20,7 @@ def command(
     grid: Annotated[str, typer.Option(help="How the steps are placed.")] = "log_snr",
     process: Annotated[str, typer.Option(help="The noise process.")] = "vp_linear",
     eta: Annotated[
-        float | None, typer.Option(help="The solver's own noise option: eta, tau, ...")
+        float | None, typer.Option(help="The solver's own noise option: eta or tau2.")
     ] = None,
     to_zero: Annotated[
         bool, typer.Option("--to-zero", help="End exactly at sigma = 0.")
@@ -64,4 +64,4 @@ def command(
     if analyze:
         found = fd.analysis.report(table, make_process(process))
         typer.echo(f"\n{found}")
-        typer.echo(f"drawn in {fd.plots.plot_analysis({solver: found}, plot)}")
+        typer.echo(f"drawn in {fd.reports.plots.plot_analysis({solver: found}, plot)}")

@@ -29,7 +29,7 @@ def command(
     num: Annotated[int, typer.Option(help="Number of samples.")] = 64,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     eta: Annotated[
-        float | None, typer.Option(help="The solver's own noise option: eta, tau, ...")
+        float | None, typer.Option(help="The solver's own noise option: eta or tau2.")
     ] = None,
     to_zero: Annotated[
         bool, typer.Option("--to-zero", help="End exactly at sigma = 0.")
@@ -49,14 +49,11 @@ def command(
 
     from .images import grid_of, write_png
 
-    if num < 1:
-        raise ValueError(f"--num must be >= 1, got {num}.")
     wanted = parse_labels(labels, num)
     png, npz = out / "samples.png", out / "samples.npz"
     refuse_overwrite([png, npz], force)
     if plan is not None:
-        table = fd.plan.load(plan)
-        title = plan.name
+        table, title = fd.plan.load(plan), plan.name
     else:
         table = make_plan(
             solver,
@@ -69,17 +66,14 @@ def command(
         )
         title = f"{solver} on {process}, {grid}"
     x, seconds = draw(table, wanted, guidance, seed)
-    x = np.clip(x, -1, 1).astype(np.float32)
-    if not np.isfinite(x).all():
-        raise ValueError("the samples are not finite; try more evaluations.")
     out.mkdir(parents=True, exist_ok=True)
     kinds = len(set(wanted.tolist()))
     columns = min(num, kinds if kinds > 4 else 8)
     write_whole(png, lambda f: write_png(f, grid_of(x, columns)))
     write_whole(npz, lambda f: np.savez(f, x=x, labels=wanted))
     console = Console(highlight=False, soft_wrap=True)
-    calls = ", two network passes each in one batch" if guidance != 1 else ""
-    console.print(f"{num} samples, {title}: {table.nfe} evaluations{calls}")
+    twice = ", two network passes each in one batch" if guidance != 1 else ""
+    console.print(f"{num} samples, {title}: {table.nfe} evaluations{twice}")
     console.print(f"{seconds / num * 1e3:.2f} ms per sample, compilation aside")
     console.print(f"{png}\n{npz}")
 
@@ -122,4 +116,8 @@ def draw(table: Any, labels: Any, guidance: float, seed: int) -> tuple[Any, floa
     starts = range(0, count, batch)
     for start in track(starts, "sampling", transient=True, disable=len(starts) < 4):
         found.append(np.asarray(one(start)))
-    return np.concatenate(found)[:count], time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    x = np.clip(np.concatenate(found)[:count], -1, 1).astype(np.float32)
+    if not np.isfinite(x).all():
+        raise ValueError("the samples are not finite; try more evaluations.")
+    return x, seconds

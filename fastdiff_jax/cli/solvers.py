@@ -14,14 +14,15 @@ def command() -> None:
     for name in ("name", "--order", "accuracy", "calls", "noise"):
         table.add_column(name, no_wrap=True)
     table.add_column("paper", overflow="fold")
+    assert fd.augmented  # its builders are in the registry once it is loaded
     for name, solver in sorted(fd.solvers.SOLVERS.items()):
         table.add_row(
             name,
             _span(list(solver.orders)) or "-",
             _span([solver.order(p) for p in solver.orders or (0,)]),
             str(solver.calls),
-            ", ".join(solver.stochastic) or "-",
-            solver.paper,
+            ", ".join(solver.stochastic) or ("always" if solver.draws else "-"),
+            solver.paper + (f"; in Python: needs {solver.needs}" * bool(solver.needs)),
         )
     Console().print(table)
     Console().print(

@@ -1,4 +1,7 @@
-"""Error control, dense paths and adjoints, with diffrax as the engine."""
+"""Where the number of network calls depends on the data, or diffrax runs.
+
+Error control, dense paths, adjoints and likelihoods; everything else is a table.
+"""
 
 from .adjoint import Adjoint as Adjoint
 from .adjoint import adjoint_plan as adjoint_plan
@@ -11,6 +14,10 @@ from .diffusion import interval as interval
 from .diffusion import probability_flow as probability_flow
 from .diffusion import reverse_sde as reverse_sde
 from .diffusion import velocity_term as velocity_term
+from .dpm_adaptive import PID as PID
+from .dpm_adaptive import AdaptiveInfo as AdaptiveInfo
+from .dpm_adaptive import Power as Power
+from .dpm_adaptive import dpm_solver_adaptive as dpm_solver_adaptive
 from .exp_adams import ExponentialAdams as ExponentialAdams
 from .exp_adams import exp_adams as exp_adams
 from .exponential import ExponentialInterpolation as ExponentialInterpolation

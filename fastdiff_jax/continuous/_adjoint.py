@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import engine
-from ..engine.rows import like_state
-from ..numerics import scale
 from ..plan import Level, Plan
-from ..trees import pytree
+from ..states import like_state, real_dtype, scale
+from ..trees import is_function, pytree
 from ..typing import Array, Context, Denoiser, PyTree
 
 __all__ = ["Adjoint", "hoisted", "solve"]
@@ -86,7 +85,7 @@ class _Function:
 
 def hoisted(denoiser: Denoiser, x: PyTree, level: Level) -> Denoiser:
     """A plain function that closes over arrays under differentiation, as a pytree."""
-    if not jax.tree_util.all_leaves([denoiser]):
+    if not is_function(denoiser):
         return denoiser
     context = Context(jnp.int32(0), *level)
 
@@ -107,9 +106,9 @@ class _Field:
     rest: tuple
 
     def __call__(
-        self, state: tuple, context: Context, total: PyTree
+        self, x: tuple, context: Context, carry: PyTree
     ) -> tuple[tuple, PyTree]:
-        y, a = state
+        y, a = x
         share = context.controls
         context = context._replace(controls=None)
 
@@ -121,7 +120,7 @@ class _Field:
                 return found
 
             def to_noise(v: Array, d: Array) -> Array:
-                alpha, sigma = (jnp.asarray(w, v.real.dtype) for w in context[2:4])
+                alpha, sigma = (jnp.asarray(w, real_dtype(v)) for w in context[2:4])
                 return (v - alpha * d) / sigma
 
             return jax.tree.map(to_noise, x, found)
@@ -132,8 +131,8 @@ class _Field:
         def add(sum_: Array, term: Array) -> Array:  # dg/dq = -(dP/dtheta)^T a
             return sum_ - jnp.asarray(share, sum_.dtype) * term.astype(sum_.dtype)
 
-        total = jax.tree.map(add, total, of_weights)
-        return (value, jax.tree.map(jnp.negative, of_y)), total
+        carry = jax.tree.map(add, carry, of_weights)
+        return (value, jax.tree.map(jnp.negative, of_y)), carry
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

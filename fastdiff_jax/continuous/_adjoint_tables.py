@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import plan as plans
 from ..numerics import Levels
-from ..plan import Level, Plan
+from ..plan import Leg, Level, Plan
 from ..typing import Process
 
 __all__ = ["METHODS", "back_plan", "there_plan"]
@@ -33,7 +33,7 @@ def _stages(
     steps, length, found = np.arange(lv.steps), np.diff(q), []
     for c in METHODS[method][0]:
         if c in (0, 1):
-            found.append(plans.take(lv, steps + int(c)))
+            found.append(lv.at(steps + int(c)))
             continue
         lam = np.log(q[:-1] + c * length)
         time = process.half_log_snr_inverse(-lam if noise else lam)
@@ -47,41 +47,43 @@ def _m(level: Level, prediction: str) -> Any:
     return level.alpha if prediction == "noise" else level.sigma
 
 
+def _legs(
+    stages: list[Level], keep: Any, moves: Any, groups: np.ndarray
+) -> list[tuple[np.ndarray, list[Leg]]]:
+    legs = [
+        Leg(level, k, tuple(line))
+        for level, k, line in zip(stages, keep, moves, strict=True)
+    ]
+    return [(groups, legs)]
+
+
 def there_plan(process: Process, lv: Levels, method: str, prediction: str) -> Plan:
     """The method as a plan for x: the steps in q times m where they lead to."""
     stages, length = _stages(process, lv, method, prediction)
-    ends = [*(_m(s, prediction) for s in stages[1:]), _m(lv, prediction)[1:]]
+    ends = [*(_m(s, prediction) for s in stages[1:]), _m(lv.ends, prediction)]
     moves = [
         [m * length * w for w in line]
         for m, line in zip(ends, METHODS[method][1], strict=True)
     ]
-    return plans.one_step(
-        lv,
-        prediction=prediction,
-        rows=np.arange(lv.steps),
-        stages=stages,
-        weights=moves,
-    )
+    keep = [m / _m(lv.starts, prediction) for m in ends]
+    steps = np.arange(lv.steps)
+    made = plans.stages(_legs(stages, keep, moves, steps), lv.end, basis=prediction)
+    plans.self_check(made, lv, prediction)
+    return made
 
 
 def back_plan(process: Process, lv: Levels, method: str, prediction: str) -> Plan:
-    """The method on the reversed grid, for a state whose derivative in q is given."""
-    back = Levels(*(v[::-1] for v in lv))
+    """The method on the reversed grid, for a state whose derivative in q is given.
+
+    What the field returns stands for the data prediction: it is not converted.
+    """
+    back = lv.take(slice(None, None, -1))
     stages, length = _stages(process, back, method, prediction)
     moves = METHODS[method][1]
-    count = len(moves)
-    weights = np.zeros((lv.steps, count, count))  # step, stage, newest first
-    for j, line in enumerate(moves):
-        weights[:, j, : j + 1] = length[:, None] * np.array(line[::-1])
-    level = Level(
-        *(np.stack(v, 1).ravel() for v in zip(*stages, strict=True))
-    )  # rows of a step side by side
-    return plans.runge_kutta(
-        level,
-        plans.take(back, -1),
-        convert=plans.basis(level, "data"),  # d is what the field returns
-        keep=np.ones(lv.steps * count),
-        weights=weights.reshape(-1, count),
-        closes=np.tile(np.arange(count) == count - 1, lv.steps),
+    weights = [[length * w for w in line] for line in moves]
+    keep = [np.ones(lv.steps)] * len(moves)
+    return plans.stages(
+        _legs(stages, keep, weights, np.arange(lv.steps)),
+        back.end,
         controls=(length[:, None] * np.array(moves[-1])).ravel(),
     )

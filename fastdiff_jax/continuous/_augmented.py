@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ..engine.rows import like_state
 from ..hooks import carry_of
+from ..plan import Level
+from ..states import like_state, real_dtype
 from ..typing import Array, Context, Key, PyTree
 from ._clock import clock_of, level_at
 
@@ -20,9 +21,6 @@ __all__ = ["Settings", "compiled", "normal_log_prob", "run", "size_of"]
 class Settings(NamedTuple):
     """What is static in a compiled run."""
 
-    denoiser: Any
-    process: Any
-    exact: bool
     probes: int
     probe: str
     solver: Any
@@ -50,7 +48,7 @@ def normal_log_prob(x: PyTree, sigma: Array) -> Array:
 
 def _probes(key: Key | None, size: int, dtype: Any, s: Settings) -> Array | None:
     """(probes, d), a function of the sample's key alone."""
-    if s.exact:
+    if key is None:  # the exact trace
         return None
     if s.probe == "gaussian":
         return jax.random.normal(key, (s.probes, size), dtype)
@@ -64,7 +62,7 @@ def _norm(scaled: tuple[Array, Array]) -> Array:
 
 
 def run(
-    traced: dict,
+    parts: tuple,
     x: PyTree,
     keys: Key | None,
     numbers: tuple,
@@ -73,9 +71,8 @@ def run(
     s: Settings,
 ) -> tuple:
     """Latents; integrals / d and excess, (B, probes); lambda_end, sigma_T; counts."""
-    denoiser = traced.get("denoiser", s.denoiser)
-    process = traced.get("process", s.process)
-    dtype = max((v.dtype for v in jax.tree.leaves(x)), key=lambda d: d.itemsize)
+    denoiser, process = parts
+    dtype = real_dtype(x)
     start, end, rtol, atol = (jnp.asarray(v, dtype) for v in numbers)
     first, last = (clock_of(process, t).astype(dtype) for t in (end, start))
     top = jnp.hypot(process.alpha(start), process.sigma(start)).astype(dtype)
@@ -91,7 +88,7 @@ def run(
         flat, size = flat.astype(dtype), flat.size
         condition = jax.tree.map(lambda v: v[None], condition)
 
-        def denoised(y: Array, at: Any) -> Array:
+        def denoised(y: Array, at: Level) -> Array:
             point = unravel(jnp.hypot(at.alpha, at.sigma) * y)
             point = jax.tree.map(lambda v: v[None], point)
             context = Context(0, *at, controls, condition)
@@ -102,25 +99,14 @@ def run(
             y, _ = state
             at = level_at(process, v, (end, start))
             found, along = jax.linearize(lambda y: denoised(y, at), y)
-            if probes is None:
-                basis = lambda i: jax.nn.one_hot(i, size, dtype=dtype)  # noqa: E731
-                entry = lambda i: along(basis(i))[i]  # noqa: E731
-                trace = _chunked(entry, jnp.arange(size), s.chunk).sum()[None]
-            else:
-                trace = _chunked(lambda e: (e * along(e)).sum(), probes, s.chunk)
+            trace = _trace(along, y, probes, s.chunk)
             return found - jnp.tanh(v) * y, trace / size
 
         drawn = _probes(key, size, dtype, s)
-        solution = _solve(
-            field,
-            (first, last),
-            (jnp.tanh(first) * flat, jnp.zeros((s.probes,), dtype)),
-            drawn,
-            (rtol, atol),
-            s,
-        )
-        y, volume = (v[-1] for v in solution.ys)
-        calls = _calls(s.solver, solution.stats["num_steps"])
+        y0 = jnp.tanh(first) * flat, jnp.zeros((s.probes,), dtype)
+        solution = _solve(field, (first, last), y0, drawn, (rtol, atol), s)
+        y, volume = jax.tree.map(lambda v: v[-1], solution.ys)
+        calls = _calls(s.solver.tableau, solution.stats["num_steps"])
         failed = solution.result != diffrax.RESULTS.successful
         excess = jnp.zeros_like(volume)
         if s.matched:
@@ -136,6 +122,15 @@ def run(
     lam = process.half_log_snr(end).astype(dtype)
     sigma = process.sigma(start).astype(dtype)
     return latent, volume, excess, lam, sigma, calls, failed
+
+
+def _trace(along: Callable, y: Array, probes: Any, chunk: int) -> Array:
+    """The trace of a linear map: of each probe, or the whole, (1,)."""
+    if probes is not None:
+        return _chunked(lambda e: (e * along(e)).sum(), probes, chunk)
+    basis = lambda i: jax.nn.one_hot(i, y.size, dtype=y.dtype)  # noqa: E731
+    entry = lambda i: along(basis(i))[i]  # noqa: E731
+    return _chunked(entry, jnp.arange(y.size), chunk).sum()[None]
 
 
 def _excess(
@@ -187,8 +182,7 @@ def _solve(
     )
 
 
-def _calls(solver: diffrax.AbstractERK, trials: Array) -> Array:
+def _calls(tableau: diffrax.ButcherTableau, trials: Array) -> Array:
     """Evaluations of that many trial steps; the last stage may serve the next step."""
-    tableau = solver.tableau
     fresh = tableau.num_stages - int(tableau.fsal)
     return fresh * trials + int(tableau.fsal)

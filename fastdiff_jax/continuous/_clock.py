@@ -30,7 +30,7 @@ def clock_of(process: Process, t: Any) -> Array:
         return namespace(alpha, sigma).arcsinh(alpha / sigma)
 
 
-def level_at(process: Process, v: Array, ends: tuple[Array, Array]) -> Level:
+def level_at(process: Process, v: Array, ends: tuple[Any, Any]) -> Level:
     """Time, alpha and sigma where the clock shows v, in v's dtype.
 
     `ends` are the lowest and highest time of the run: rounding must not leave them.

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine.rows import like_state
 from ..hooks import carry_of
 from ..plan import Level
-from ..typing import Array, ArrayLike, Context, Denoiser, Process, PyTree
+from ..states import like_state, real_dtype
+from ..typing import Array, Context, Denoiser, Process, PyTree
 from ._clock import clock_of, level, level_at
 from .semilinear import real_like
 
@@ -38,22 +38,22 @@ class PathClock(eqx.Module):
     process: Process
     variable: str = eqx.field(static=True)
 
-    def forward(self, t: ArrayLike) -> Array:
+    def forward(self, t: float | Array) -> Array:
         """The variable."""
         return jnp.asarray(t)
 
-    def inverse(self, s: ArrayLike) -> Array:
+    def inverse(self, s: float | Array) -> Array:
         """The same."""
         return jnp.asarray(s)
 
-    def scale(self, t: ArrayLike) -> Array:
+    def scale(self, t: float | Array) -> Array:
         """What x is measured in."""
         at = self.level(t)
         if self.variable == "half_log_snr":
             return at.alpha
         return jnp.hypot(at.alpha, at.sigma)
 
-    def rates(self, t: ArrayLike) -> tuple[Array, Array]:
+    def rates(self, t: float | Array) -> tuple[Array, Array]:
         """1, and the logarithmic rate of the scale per unit of the variable."""
         at = self.level(t)
         up, down = self.process.rates(at.time)
@@ -66,7 +66,7 @@ class PathClock(eqx.Module):
         speed = (up * at.sigma - at.alpha * down) / (at.sigma * r)
         return one, (at.alpha * up + at.sigma * down) / r**2 / speed
 
-    def level(self, t: ArrayLike) -> Level:
+    def level(self, t: float | Array) -> Level:
         """Time, alpha and sigma where the variable is t."""
         t = jnp.asarray(t)
         if self.variable == "time":
@@ -81,11 +81,11 @@ class Denoised(eqx.Module):
 
     path: PathClock
     denoiser: Denoiser
-    gain: ArrayLike = 1.0
+    gain: float | Array = 1.0
     condition: PyTree = None
     controls: PyTree = None
 
-    def __call__(self, t: ArrayLike, x: PyTree, args: Any) -> PyTree:
+    def __call__(self, t: float | Array, x: PyTree, args: Any) -> PyTree:
         """N: the data prediction, in v with the rest of the linear part."""
         del args
         at = self.path.level(t)
@@ -105,10 +105,7 @@ class Denoised(eqx.Module):
                 "diffrax needs a denoiser without a memory: it evaluates at trial "
                 "points. Remove the wrapper that keeps a carry."
             )
-        dtype = max(
-            (v.real.dtype for v in jax.tree.leaves(x)), key=lambda d: d.itemsize
-        )
-        at = Level(*(jnp.asarray(w, dtype) for w in at))
+        at = Level(*(jnp.asarray(w, real_dtype(x)) for w in at))
         context = Context(0, *at, self.controls, self.condition)
         return like_state(x, self.denoiser(x, context, carry)[0])
 
@@ -118,7 +115,7 @@ class Velocity(eqx.Module):
 
     denoised: Denoised
 
-    def __call__(self, t: ArrayLike, x: PyTree, args: Any) -> PyTree:
+    def __call__(self, t: float | Array, x: PyTree, args: Any) -> PyTree:
         """dx/dt."""
         del args
         at = self.denoised.path.level(t)
@@ -135,9 +132,9 @@ class Kick(eqx.Module):
     """tau sqrt(2) sigma as a function of half log-SNR."""
 
     path: PathClock
-    tau2: ArrayLike
+    tau2: float | Array
 
-    def __call__(self, t: ArrayLike) -> Array:
+    def __call__(self, t: float | Array) -> Array:
         at = self.path.level(t)
         return jnp.sqrt(2 * jnp.asarray(self.tau2, at.sigma.dtype)) * at.sigma
 

@@ -25,10 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine.rows import floating, level_of, like_state
-from ..hooks import carry_of, check_inner
+from ..engine.step import level_of
+from ..hooks import accepts, carry_of
 from ..numerics import Levels, levels
 from ..plan import Plan
+from ..states import floating, like_state
+from ..trees import concrete
 from ..typing import ArrayLike, Context, Denoiser, Process, PyTree
 from ._adjoint import Adjoint, hoisted, solve
 from ._adjoint_tables import METHODS, back_plan, there_plan
@@ -91,7 +93,7 @@ def adjoint_plan(
 def _levels(process: Process, ts: ArrayLike, prediction: str) -> tuple[Levels, bool]:
     """Levels of the grid without a clean end, and whether it had one."""
     if isinstance(ts, jax.Array):
-        if isinstance(ts, jax.core.Tracer):
+        if not concrete(ts):
             raise ValueError(
                 "ts must be concrete: the adjoint holds the grid fixed. Build the "
                 "plan outside of jit and grad, or differentiate fd.sample."
@@ -106,7 +108,7 @@ def _levels(process: Process, ts: ArrayLike, prediction: str) -> tuple[Levels, b
         )
     clean = bool(lv.sigma[-1] == 0)
     if clean:
-        lv = Levels(*(v[:-1] for v in lv))
+        lv = lv.take(slice(None, -1))
         if lv.steps < 1:
             raise ValueError(
                 "ts must have a step before the clean time, got 2 times. Use a finer "
@@ -167,9 +169,9 @@ def adjoint_run(made: Adjoint, denoiser: Denoiser, x: PyTree) -> PyTree:
             "the adjoint needs a stateless denoiser: the run backward has no carry to "
             "give it. Unwrap the caching, or differentiate fd.sample."
         )
-    check_inner(denoiser, made.forward)
-    row = jax.tree.map(lambda v: v[0], made.backward.rows)
-    last = level_of(row, x).level  # where the run ends, in the state's dtype
+    accepts(denoiser, made.forward)
+    last = jax.tree.map(lambda v: v[0], made.backward.rows.level)
+    last = level_of(last, x)  # where the run ends, in the state's dtype
     denoiser = hoisted(denoiser, x, last)
     end = solve(made, denoiser, x)
     if not made.clean:

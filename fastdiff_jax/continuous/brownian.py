@@ -7,8 +7,8 @@ import diffrax
 import equinox as eqx
 import jax
 
-from ..engine.noise import keys_of
-from ..typing import Array, ArrayLike, Key, Process, PyTree
+from ..noise.streams import keys_of
+from ..typing import Array, Key, Process, PyTree
 from ._fields import interval
 from .semilinear import real_like
 
@@ -19,15 +19,15 @@ class SampleBrownian(diffrax.AbstractBrownianPath):
     """A virtual Brownian tree per sample: sample i's path does not see the batch."""
 
     trees: diffrax.VirtualBrownianTree  # its arrays lead with the batch
-    ends: tuple[ArrayLike, ArrayLike]
+    ends: tuple[float | Array, float | Array]
 
     @property
-    def t0(self) -> ArrayLike:
+    def t0(self) -> float | Array:
         """Where the path begins."""
         return self.ends[0]
 
     @property
-    def t1(self) -> ArrayLike:
+    def t1(self) -> float | Array:
         """Where it ends."""
         return self.ends[1]
 
@@ -38,8 +38,8 @@ class SampleBrownian(diffrax.AbstractBrownianPath):
 
     def evaluate(
         self,
-        t0: ArrayLike,
-        t1: ArrayLike | None = None,
+        t0: float | Array,
+        t1: float | Array | None = None,
         left: bool = True,
         use_levy: bool = False,
     ) -> PyTree:
@@ -95,21 +95,23 @@ def brownian(
     def tree(key: Key) -> diffrax.VirtualBrownianTree:
         return diffrax.VirtualBrownianTree(t0, t1, tol, shapes, key, levy_area)
 
-    return SampleBrownian(eqx.filter_vmap(tree)(keys_of(key, like)), (t0, t1))
+    trees = eqx.filter_vmap(tree)(keys_of(key, like))
+    # equinox types the abstract `levy_area` of the base class as a field
+    return SampleBrownian(trees, (t0, t1))  # pyright: ignore[reportCallIssue]
 
 
 class NoiseTerm(diffrax.AbstractTerm):
     """G(t) dW with a number G, the same for every element of the state."""
 
-    coefficient: Callable[[ArrayLike], Array]
+    coefficient: Callable[[float | Array], Array]
     control: diffrax.AbstractPath
 
-    def vf(self, t: ArrayLike, y: PyTree, args: Any) -> Array:
+    def vf(self, t: float | Array, y: PyTree, args: Any) -> Array:
         """G(t)."""
         del y, args
         return self.coefficient(t)
 
-    def contr(self, t0: ArrayLike, t1: ArrayLike, **kwargs: Any) -> PyTree:
+    def contr(self, t0: float | Array, t1: float | Array, **kwargs: Any) -> PyTree:
         """W(t1) - W(t0)."""
         return self.control.evaluate(t0, t1, **kwargs)
 

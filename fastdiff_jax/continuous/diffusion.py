@@ -12,7 +12,7 @@ Song et al. 2021 (2011.13456), section 4; Zhang & Chen 2023 (2204.13902).
 
 import diffrax
 
-from ..typing import ArrayLike, Denoiser, Process, PyTree
+from ..typing import Array, Denoiser, Process, PyTree
 from ._fields import Denoised, Kick, PathClock, Velocity, interval, known
 from .brownian import NoiseTerm
 from .semilinear import ProcessClock, SemilinearTerm
@@ -100,7 +100,7 @@ def reverse_sde(
     denoiser: Denoiser,
     control: diffrax.AbstractPath,
     *,
-    tau2: ArrayLike = 1.0,
+    tau2: float | Array = 1.0,
     condition: PyTree = None,
     controls: PyTree = None,
 ) -> diffrax.MultiTerm:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from diffrax import RESULTS, AbstractTerm
 from diffrax import AbstractAdaptiveSolver as _Adaptive
 
-from ..typing import Array, ArrayLike, PyTree
+from ..typing import Array, PyTree
 from . import tableaux
 from .exponential import runge_kutta
 from .semilinear import real_like
@@ -58,7 +58,7 @@ class ExponentialAdams(_Adaptive):
         return self.steps
 
     def init(
-        self, terms: Any, t0: ArrayLike, t1: ArrayLike, y0: PyTree, args: Any
+        self, terms: Any, t0: float | Array, t1: float | Array, y0: PyTree, args: Any
     ) -> _History:
         """An empty history, its unused places apart from one another."""
         span = begin(terms, t0, t1, y0, args)
@@ -72,8 +72,8 @@ class ExponentialAdams(_Adaptive):
     def step(
         self,
         terms: Any,
-        t0: ArrayLike,
-        t1: ArrayLike,
+        t0: float | Array,
+        t1: float | Array,
         y0: PyTree,
         args: Any,
         solver_state: _History,
@@ -98,7 +98,7 @@ class ExponentialAdams(_Adaptive):
         longer = _pushed(past, span.origin, first)
         return span.leave(u1), error, span.path(slopes), longer, RESULTS.successful
 
-    def func(self, terms: Any, t0: ArrayLike, y0: PyTree, args: Any) -> PyTree:
+    def func(self, terms: Any, t0: float | Array, y0: PyTree, args: Any) -> PyTree:
         """The whole right-hand side."""
         return terms.vf(t0, y0, args)
 

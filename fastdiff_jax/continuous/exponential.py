@@ -13,7 +13,7 @@ import jax
 from diffrax import RESULTS, AbstractTerm
 from diffrax import AbstractAdaptiveSolver as _Adaptive
 
-from ..typing import ArrayLike, PyTree
+from ..typing import Array, PyTree
 from . import tableaux
 from .spans import ExponentialInterpolation, Span, begin, unwrap
 from .tableaux import Tableau
@@ -63,7 +63,7 @@ class ExponentialRungeKutta(_Adaptive):
         return self.tableau.error_order
 
     def init(
-        self, terms: Any, t0: ArrayLike, t1: ArrayLike, y0: PyTree, args: Any
+        self, terms: Any, t0: float | Array, t1: float | Array, y0: PyTree, args: Any
     ) -> PyTree:
         """N at the start, where the table carries it from step to step."""
         del t1
@@ -75,8 +75,8 @@ class ExponentialRungeKutta(_Adaptive):
     def step(
         self,
         terms: Any,
-        t0: ArrayLike,
-        t1: ArrayLike,
+        t0: float | Array,
+        t1: float | Array,
         y0: PyTree,
         args: Any,
         solver_state: PyTree,
@@ -94,7 +94,7 @@ class ExponentialRungeKutta(_Adaptive):
         error = None if error is None else span.leave(error)
         return span.leave(u1), error, span.path(slopes), last, RESULTS.successful
 
-    def func(self, terms: Any, t0: ArrayLike, y0: PyTree, args: Any) -> PyTree:
+    def func(self, terms: Any, t0: float | Array, y0: PyTree, args: Any) -> PyTree:
         """The whole right-hand side."""
         return terms.vf(t0, y0, args)
 

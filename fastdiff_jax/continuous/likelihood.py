@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
-from ..engine.noise import keys_of
-from ..engine.rows import floating
-from ..hooks import check_inner
+from ..hooks import accepts
+from ..noise.streams import keys_of
 from ..numerics import check_times
+from ..states import floating
+from ..trees import as_tree, concrete, known_by
 from ..typing import Array, Denoiser, Key, Process, PyTree
 from ._augmented import Settings, compiled, normal_log_prob, run, size_of
 
@@ -139,23 +140,14 @@ def log_likelihood(
     end = process.end if end is None else end
     solver = diffrax.Tsit5() if solver is None else solver
     _check_options(divergence, probe, solver, log_prior)
-    _check_numbers(probes=probes, rtol=rtol, atol=atol, max_steps=max_steps)
-    _check_numbers(chunk=chunk, steps=1 if steps is None else steps)
+    counts = {"probes": probes, "max_steps": max_steps, "chunk": chunk, "steps": steps}
+    _check_numbers(rtol=rtol, atol=atol, **counts)
     _check_path(process, denoiser, start, end)
     exact = divergence == "exact"
-    keys = None
-    if not exact:
-        if key is None:
-            raise ValueError(
-                "divergence='hutchinson' draws probes; pass key=jax.random.key(0)."
-            )
-        keys = keys_of(key, x)
-    free = {"denoiser": denoiser, "process": process}
-    traced = {k: v for k, v in free.items() if not jax.tree_util.all_leaves([v])}
-    fixed = {k: None if k in traced else v for k, v in free.items()}
+    if not exact and key is None:
+        raise ValueError("'hutchinson' draws probes; pass key=jax.random.key(0).")
+    keys = None if exact else keys_of(key, x)
     settings = Settings(
-        **fixed,
-        exact=exact,
         probes=1 if exact else probes,
         probe=probe,
         solver=solver,
@@ -165,24 +157,19 @@ def log_likelihood(
         matched=log_prior == "matched",
         adjoint=_adjoint(steps) if adjoint is None else adjoint,
     )
-    try:
-        hash(settings)
-        go = compiled
-    except TypeError:  # an unhashable callable cannot key the cache
-        go = run
+    parts = (as_tree(denoiser), process)
+    go = compiled if known_by(parts) else run  # else no key for the cache of programs
     numbers = (start, end, rtol, atol)
     latent, volume, excess, lam, sigma, evaluations, failed = go(
-        traced, x, keys, numbers, condition, controls, s=settings
+        parts, x, keys, numbers, condition, controls, s=settings
     )
-    size = size_of(x)
     prior = log_prior if callable(log_prior) else partial(normal_log_prob, sigma=sigma)
     each = prior(latent)[:, None] + excess  # (B, probes)
-    each = each + size * (volume + lam + jnp.log(sigma))
+    each = each + size_of(x) * (volume + lam + jnp.log(sigma))
     log_prob = jnp.where(failed, jnp.nan, each.mean(1))
-    count = each.shape[1]
-    spread = jnp.zeros_like(log_prob) if exact else jnp.full_like(log_prob, jnp.nan)
-    if count > 1:
-        spread = each.std(1, ddof=1) / math.sqrt(count)
+    spread = jnp.full_like(log_prob, 0.0 if exact else jnp.nan)
+    if each.shape[1] > 1:
+        spread = each.std(1, ddof=1) / math.sqrt(each.shape[1])
     return Likelihood(log_prob, latent, spread, evaluations, failed)
 
 
@@ -272,8 +259,7 @@ def _check_numbers(**values: Any) -> None:
 
 
 def _check_path(process: Process, denoiser: Denoiser, start: Any, end: Any) -> None:
-    leaves = [start, end, *jax.tree.leaves(process)]
-    if any(isinstance(v, jax.core.Tracer) for v in leaves):
+    if not concrete(start, end, process):
         return
     ts = np.asarray([start, end], np.float64)
     check_times(process, ts, "[start, end]", strict=True)
@@ -282,4 +268,4 @@ def _check_path(process: Process, denoiser: Denoiser, start: Any, end: Any) -> N
             f"sigma is 0 at end={end:g}, where the density need not exist. End above "
             f"the clean time, e.g. end={process.end:g}."
         )
-    check_inner(denoiser, solvers.ddim(process, ts))
+    accepts(denoiser, solvers.ddim(process, ts))

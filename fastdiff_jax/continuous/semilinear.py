@@ -27,24 +27,24 @@ __all__ = ["Clock", "FunctionClock", "ProcessClock", "SemilinearTerm", "driven_t
 class Clock(Protocol):
     """The variables in which a linear part is constant. An equinox module."""
 
-    def forward(self, t: ArrayLike) -> Array:
+    def forward(self, t: float | Array, /) -> Array:
         """s(t)."""
         ...
 
-    def inverse(self, s: ArrayLike) -> Array:
+    def inverse(self, s: float | Array, /) -> Array:
         """The t with s(t) = s."""
         ...
 
-    def scale(self, t: ArrayLike) -> Array:
+    def scale(self, t: float | Array, /) -> Array:
         """m(t), never zero."""
         ...
 
-    def rates(self, t: ArrayLike) -> tuple[Array, Array]:
+    def rates(self, t: float | Array, /) -> tuple[Array, Array]:
         """Ds/dt and d log m / dt."""
         ...
 
 
-def _one(t: ArrayLike) -> Array:
+def _one(t: float | Array) -> Array:
     return jnp.ones_like(jnp.asarray(t))
 
 
@@ -67,9 +67,9 @@ class FunctionClock(eqx.Module):
         [0.5, 0.0]
     """
 
-    forward: Callable[[ArrayLike], Array]
-    inverse: Callable[[ArrayLike], Array]
-    scale: Callable[[ArrayLike], Array]
+    forward: Callable[[float | Array], Array]
+    inverse: Callable[[float | Array], Array]
+    scale: Callable[[float | Array], Array]
 
     def __init__(
         self, forward: Callable, inverse: Callable, scale: Callable | None = None
@@ -77,7 +77,7 @@ class FunctionClock(eqx.Module):
         self.forward, self.inverse = forward, inverse
         self.scale = _one if scale is None else scale
 
-    def rates(self, t: ArrayLike) -> tuple[Array, Array]:
+    def rates(self, t: float | Array) -> tuple[Array, Array]:
         """Ds/dt and d log m / dt."""
         t = jnp.asarray(t)
         if not jnp.issubdtype(t.dtype, jnp.inexact):
@@ -117,21 +117,21 @@ class ProcessClock(eqx.Module):
                 f"{self.prediction!r}. Convert the model with models.denoiser."
             )
 
-    def forward(self, t: ArrayLike) -> Array:
+    def forward(self, t: float | Array) -> Array:
         """log(alpha / sigma)."""
         return self.process.half_log_snr(jnp.asarray(t))
 
-    def inverse(self, s: ArrayLike) -> Array:
+    def inverse(self, s: float | Array) -> Array:
         """The time with this half log-SNR."""
         return self.process.half_log_snr_inverse(jnp.asarray(s))
 
-    def scale(self, t: ArrayLike) -> Array:
+    def scale(self, t: float | Array) -> Array:
         """Alpha or sigma."""
         t = jnp.asarray(t)
         data = self.prediction == "data"
         return self.process.alpha(t) if data else self.process.sigma(t)
 
-    def rates(self, t: ArrayLike) -> tuple[Array, Array]:
+    def rates(self, t: float | Array) -> tuple[Array, Array]:
         """D lambda/dt, and the logarithmic rate of alpha or sigma."""
         t = jnp.asarray(t)
         d_alpha, d_sigma = self.process.rates(t)
@@ -168,7 +168,7 @@ class SemilinearTerm(AbstractTerm):
     vector_field: Callable[[Any, PyTree, Any], PyTree]
     clock: Clock | None = None
 
-    def vf(self, t: ArrayLike, y: PyTree, args: Any) -> PyTree:
+    def vf(self, t: float | Array, y: PyTree, args: Any) -> PyTree:
         """dy/dt."""
         linear, rest = self.linear_like(y), self.nonlinear(t, y, args)
         if self.clock is None:
@@ -182,16 +182,18 @@ class SemilinearTerm(AbstractTerm):
 
         return jax.tree.map(leaf, linear, y, rest)
 
-    def contr(self, t0: ArrayLike, t1: ArrayLike, **kwargs: Any) -> Array:
+    def contr(
+        self, t0: float | Array, t1: float | Array, **kwargs: Any
+    ) -> float | Array:
         """t1 - t0."""
         del kwargs
-        return t1 - t0  # pyright: ignore
+        return t1 - t0
 
-    def prod(self, vf: PyTree, control: Array) -> PyTree:
+    def prod(self, vf: PyTree, control: float | Array) -> PyTree:
         """Vector field times time."""
         return jax.tree.map(lambda v: real_like(control, v) * v, vf)
 
-    def nonlinear(self, t: ArrayLike, y: PyTree, args: Any) -> PyTree:
+    def nonlinear(self, t: float | Array, y: PyTree, args: Any) -> PyTree:
         """N(t, y, args), in the shapes and dtypes of y."""
         out = self.vector_field(t, y, args)
         ours, theirs = jax.tree.structure(y), jax.tree.structure(out)
@@ -214,9 +216,9 @@ class SemilinearTerm(AbstractTerm):
 
 
 def driven_term(
-    rate: Callable[[ArrayLike], Array],
-    integral: Callable[[ArrayLike], Array],
-    inverse: Callable[[ArrayLike], Array],
+    rate: Callable[[float | Array], Array],
+    integral: Callable[[float | Array], Array],
+    inverse: Callable[[float | Array], Array],
     vector_field: Callable[[Any, PyTree, Any], PyTree],
 ) -> SemilinearTerm:
     """dy/dt = r(t) y + N(t, y, args) with a known integral of r.
@@ -238,7 +240,7 @@ def driven_term(
         4.0
     """
 
-    def scaled(t: ArrayLike, y: PyTree, args: Any) -> PyTree:
+    def scaled(t: float | Array, y: PyTree, args: Any) -> PyTree:
         speed = rate(t)
         return jax.tree.map(lambda n: n / real_like(speed, n), vector_field(t, y, args))
 
@@ -263,7 +265,7 @@ def _fitted(out: ArrayLike, like: Array) -> Array:
     return jnp.broadcast_to(out, jnp.shape(like)).astype(wide)
 
 
-def _aligned(linear: ArrayLike, like: Array) -> Array:
+def _aligned(linear: complex | Array, like: Array) -> Array:
     """One leaf of L with as many axes as its leaf of y, and in its dtype."""
     shape, target = jnp.shape(linear), jnp.shape(like)
     fits = len(shape) <= len(target)

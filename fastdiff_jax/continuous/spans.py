@@ -11,7 +11,7 @@ import numpy as np
 from diffrax import AbstractLocalInterpolation
 
 from ..numerics import phi
-from ..typing import Array, ArrayLike, PyTree
+from ..typing import Array, PyTree
 from .semilinear import Clock, SemilinearTerm, real_like
 
 __all__ = ["ExponentialInterpolation", "Span", "begin", "unwrap"]
@@ -19,7 +19,7 @@ __all__ = ["ExponentialInterpolation", "Span", "begin", "unwrap"]
 _TOP = 4  # highest phi of any method here
 
 
-def unwrap(terms: Any) -> tuple[SemilinearTerm, ArrayLike]:
+def unwrap(terms: Any) -> tuple[SemilinearTerm, float | Array]:
     """The semilinear term inside diffrax's wrapper, and the direction of its time."""
     direction: Any = 1
     while hasattr(terms, "direction") and hasattr(terms, "term"):
@@ -68,12 +68,12 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
-def position(clock: Clock | None, t: ArrayLike) -> ArrayLike:
+def position(clock: Clock | None, t: float | Array) -> float | Array:
     """s(t)."""
     return t if clock is None else clock.forward(t)
 
 
-def rescale(clock: Clock | None, t: ArrayLike, y: PyTree, up: bool) -> PyTree:
+def rescale(clock: Clock | None, t: float | Array, y: PyTree, up: bool) -> PyTree:
     """M(t) u (up) or y / m(t)."""
     if clock is None:
         return y
@@ -101,7 +101,7 @@ class Span(NamedTuple):
     """
 
     term: SemilinearTerm
-    direction: ArrayLike
+    direction: float | Array
     ends: tuple[Array, Array]
     origin: Array
     length: Array
@@ -164,7 +164,9 @@ class Span(NamedTuple):
         }
 
 
-def begin(terms: Any, t0: ArrayLike, t1: ArrayLike, y0: PyTree, args: Any) -> Span:
+def begin(
+    terms: Any, t0: float | Array, t1: float | Array, y0: PyTree, args: Any
+) -> Span:
     """Turn a step of diffrax into one in the term's clock and scale."""
     term, direction = unwrap(terms)
     ends = (jnp.asarray(t0 * direction), jnp.asarray(t1 * direction))
@@ -193,7 +195,7 @@ class ExponentialInterpolation(AbstractLocalInterpolation):
     clock: Held
 
     def evaluate(
-        self, t0: ArrayLike, t1: ArrayLike | None = None, left: bool = True
+        self, t0: float | Array, t1: float | Array | None = None, left: bool = True
     ) -> PyTree:
         """The state at a time, or its increment between two."""
         if t1 is not None:

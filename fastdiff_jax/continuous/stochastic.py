@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from diffrax import RESULTS, AbstractItoSolver, AbstractTerm, MultiTerm
 
-from ..typing import Array, ArrayLike, PyTree
+from ..typing import Array, PyTree
 from .exponential import runge_kutta
 from .semilinear import SemilinearTerm, real_like
 from .spans import ExponentialInterpolation, begin, rescale
@@ -77,7 +77,7 @@ class StochasticExponentialEuler(AbstractItoSolver):
         return 0.5
 
     def init(
-        self, terms: Any, t0: ArrayLike, t1: ArrayLike, y0: PyTree, args: Any
+        self, terms: Any, t0: float | Array, t1: float | Array, y0: PyTree, args: Any
     ) -> None:
         """Nothing is kept."""
         del terms, t0, t1, y0, args
@@ -85,8 +85,8 @@ class StochasticExponentialEuler(AbstractItoSolver):
     def step(
         self,
         terms: Any,
-        t0: ArrayLike,
-        t1: ArrayLike,
+        t0: float | Array,
+        t1: float | Array,
         y0: PyTree,
         args: Any,
         solver_state: None,
@@ -117,6 +117,6 @@ class StochasticExponentialEuler(AbstractItoSolver):
         slopes = [jax.tree.map(jnp.add, slopes[0], rate)]
         return span.leave(u1), None, span.path(slopes), None, RESULTS.successful
 
-    def func(self, terms: Any, t0: ArrayLike, y0: PyTree, args: Any) -> PyTree:
+    def func(self, terms: Any, t0: float | Array, y0: PyTree, args: Any) -> PyTree:
         """The whole right-hand side."""
         return terms.vf(t0, y0, args)

@@ -1,16 +1,14 @@
 """The one engine: init, step, run, sample. A scan over a plan's rows.
 
 All are pure and work under jit, vmap and grad. State arithmetic runs in the state's
-dtype, float32 at least; the model sees what its adapter casts to.
+dtype, float32 at least; the model sees what its adapter casts to. The room knows plans
+and noise, and of a network only what `hooks` names.
 """
 
-from .noise import normal as normal
-from .noise import prior as prior
-from .noise import side_noise as side_noise
-from .rows import init as init
-from .rows import step as step
-from .runs import Post as Post
-from .runs import run as run
-from .runs import sample as sample
+from .run import Move as Move
+from .run import run as run
+from .run import sample as sample
 from .state import Info as Info
 from .state import State as State
+from .step import init as init
+from .step import step as step

@@ -11,20 +11,24 @@ class State(NamedTuple):
     """What the next row needs.
 
     Attributes:
-        anchor: the point the current step started from, a tree like x.
-        point: where the model is evaluated next; after the last row, the sample.
-        history: stored evaluations, a tree like x with a leading axis of slots.
-        register: composed noise, a tree like x, or None.
+        registers: K trees like x. The first is where the network is asked next; after
+            the last row it is the sample.
         key: one key per sample, or None.
         carry: the denoiser's own state.
     """
 
-    anchor: PyTree
-    point: PyTree
-    history: PyTree
-    register: PyTree
+    registers: tuple
     key: Key | None
     carry: PyTree
+
+    @property
+    def point(self) -> PyTree:
+        """Where the network is asked next; after the last row, the sample."""
+        return self.registers[0]
+
+    def at(self, x: PyTree) -> "State":
+        """The state with x as its point."""
+        return self._replace(registers=(x, *self.registers[1:]))
 
 
 class Info(NamedTuple):
@@ -33,23 +37,20 @@ class Info(NamedTuple):
     Attributes:
         index: the row.
         time, alpha, sigma: level of the evaluation.
-        anchor: the anchor before the row.
         point: where the model was evaluated.
         denoised: the data prediction there (the first, if there are several).
         predictions: all that the denoiser returned, a tuple.
-        evaluations: the same in the basis the plan integrates in, a tuple.
         noise: the z that was drawn, or None.
-        sample: the anchor after the row: a solution at the step's end.
+        sample: the sample as it stands after the row: a solution at a step's end, or
+            inside a step the one it started from.
     """
 
     index: Array
     time: Array
     alpha: Array
     sigma: Array
-    anchor: PyTree
     point: PyTree
     denoised: PyTree
     predictions: tuple
-    evaluations: tuple
     noise: PyTree
     sample: PyTree

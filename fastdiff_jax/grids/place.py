@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..numerics import check_times
-from ..typing import Process
+from ..typing import Array, Process
 
 __all__ = ["check_power", "count", "ends", "finish", "placed", "root"]
 
@@ -46,7 +46,7 @@ def placed(
     start: float | None,
     end: float | None,
     to_zero: bool,
-    place: Callable[[np.ndarray, float, float], np.ndarray],
+    place: Callable[[np.ndarray, float, float], Array],
 ) -> np.ndarray:
     """Times at fractions 0..1 of the way, both ends exact."""
     steps = count(steps)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..typing import Process
+from ..typing import Array, Process
 from .place import count, finish, placed
 from .spacing import uniform
 
@@ -73,7 +73,7 @@ def beta(
     """Quantiles of a Beta(a, b) law over sigma / alpha (2407.12173)."""
     from scipy import special  # a tenth of a second that most imports need not pay
 
-    def place(r: np.ndarray, first: float, last: float) -> np.ndarray:
+    def place(r: np.ndarray, first: float, last: float) -> Array:
         high, low = np.exp(-process.half_log_snr(np.asarray([first, last])))
         if not np.isfinite(high):
             raise ValueError(
@@ -114,4 +114,4 @@ def ays(process: Process, steps: int, *, model: str = "sd15") -> np.ndarray:
             f"this process' {np.exp(-lowest):.4g}. Use a process with more noise."
         )
     ts = process.half_log_snr_inverse(np.maximum(lam, lowest))
-    return finish(process, ts, True)
+    return finish(process, np.asarray(ts), True)

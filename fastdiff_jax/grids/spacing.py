@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..typing import Process
+from ..typing import Array, Process
 from .place import check_power, count, ends, finish, placed, root
 
 __all__ = [
@@ -108,7 +108,7 @@ def _by_lambda(
 ) -> np.ndarray:
     """Lambda = lambda_start + ramp (lambda_end - lambda_start)."""
 
-    def place(r: np.ndarray, a: float, b: float) -> np.ndarray:
+    def place(r: np.ndarray, a: float, b: float) -> Array:
         lam = process.half_log_snr(np.asarray([a, b]))
         if not np.isfinite(lam).all():
             at = a if not np.isfinite(lam[0]) else b
@@ -152,7 +152,7 @@ def rho_polynomial(
     """Equal steps in (sigma / alpha)^(1 / power); power 7 is Karras' grid."""
     check_power(power)
 
-    def place(r: np.ndarray, a: float, b: float) -> np.ndarray:
+    def place(r: np.ndarray, a: float, b: float) -> Array:
         ratio = np.exp(-process.half_log_snr(np.asarray([a, b])))
         if not np.isfinite(ratio).all():
             raise ValueError(

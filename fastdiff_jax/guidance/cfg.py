@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..hooks import carry_of, check_inner
+from ..hooks import Wrapped, carry_of
+from ..states import per_sample
 from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
 
@@ -33,7 +34,7 @@ def _double(tree: PyTree, batch: int) -> PyTree:
 
 
 @pytree
-class Guided:
+class Guided(Wrapped):
     """A denoiser with classifier-free guidance."""
 
     inner: Any
@@ -69,10 +70,7 @@ class Guided:
 
     def _scale(self, context: Context) -> Array:
         """The row's scale: controls win, 1 outside the interval."""
-        controls, scale = context.controls, self.scale
-        if isinstance(controls, dict) and "guidance_scale" in controls:
-            scale = controls["guidance_scale"]
-        scale = jnp.asarray(scale)
+        scale = jnp.asarray(context.control("guidance_scale", self.scale))
         if self.interval is None:
             return scale
         low, high = (jnp.asarray(v) for v in self.interval)
@@ -88,16 +86,15 @@ class Guided:
         """The inner denoiser's carry, for the doubled batch."""
         return carry_of(self.inner, jax.tree.map(lambda v: jnp.concatenate([v, v]), x))
 
-    def check_plan(self, plan: Any) -> None:
-        """As the inner denoiser."""
-        check_inner(self.inner, plan)
+    @property
+    def gives(self) -> tuple[str, ...] | None:
+        """The data prediction, with `outputs` the two it is made of as well."""
+        return ("data", "conditional", "unconditional") if self.outputs else None
 
 
 def _guide(cond: Array, null: Array, scale: Array) -> Array:
     """Null + scale (cond - null); a scale per sample has shape (B,)."""
-    scale = scale.astype(cond.real.dtype)
-    scale = scale.reshape(scale.shape + (1,) * (cond.ndim - scale.ndim))
-    return null + scale * (cond - null)
+    return null + per_sample(scale, cond) * (cond - null)
 
 
 def cfg(

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..hooks import carry_of, check_inner
+from ..hooks import Wrapped
+from ..states import align, per_sample
 from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
 
@@ -24,7 +25,7 @@ __all__ = ["Classified", "classifier"]
 
 
 @pytree
-class Classified:
+class Classified(Wrapped):
     """A denoiser guided by a classifier on noisy states."""
 
     inner: Any
@@ -43,20 +44,9 @@ class Classified:
             return jnp.sum(self.log_prob(*args, x, context))
 
         slope = jax.grad(total)(x)
-        scale = self._scale(context)
+        scale = jnp.asarray(context.control("classifier_scale", self.scale))
         guided = jax.tree.map(lambda d, g: _guide(d, g, scale, context), out, slope)
         return guided, carry
-
-    def _scale(self, context: Context) -> Array:
-        """The row's scale: controls win."""
-        controls = context.controls
-        if isinstance(controls, dict) and "classifier_scale" in controls:
-            return jnp.asarray(controls["classifier_scale"])
-        return jnp.asarray(self.scale)
-
-    def initial_carry(self, x: PyTree) -> PyTree:
-        """The inner denoiser's."""
-        return carry_of(self.inner, x)
 
     def check_plan(self, plan: Any) -> None:
         """ValueError where alpha = 0; else as the inner denoiser."""
@@ -68,19 +58,13 @@ class Classified:
                 f"the class; alpha = 0 at row {at}, time {plan.rows.level.time[at]}. "
                 "Start the grid a little later, e.g. start=0.999."
             )
-        check_inner(self.inner, plan)
+        super().check_plan(plan)
 
 
 def _guide(data: Array, slope: Array, scale: Array, context: Context) -> Array:
     """D + scale sigma^2 / alpha slope; unguided where alpha = 0 in a traced plan."""
-
-    def fit(value: Any) -> Array:
-        value = jnp.asarray(value).astype(slope.real.dtype)
-        return value.reshape((1,) * (slope.ndim - value.ndim) + value.shape)
-
-    alpha, sigma = fit(context.alpha), fit(context.sigma)
-    scale = scale.astype(slope.real.dtype)
-    scale = scale.reshape(scale.shape + (1,) * (slope.ndim - scale.ndim))
+    alpha, sigma = (align(v, slope, real=True) for v in (context.alpha, context.sigma))
+    scale = per_sample(scale, slope)
     nothing = alpha == 0
     gain = jnp.where(nothing, 0.0, sigma**2 / jnp.where(nothing, 1.0, alpha))
     return jnp.asarray(data).astype(slope.dtype) + scale * gain * slope

@@ -120,7 +120,7 @@ def _agree(name: str, settings: Settings) -> None:
     low, high = settings.get("sigma_min"), settings.get("sigma_max")
     if name in EDM and None in (low, high):
         raise ValueError(f"sigma_min and sigma_max must be numbers > 0 for {name}.")
-    if None not in (low, high) and not low < high:
+    if low is not None and high is not None and not low < high:
         raise ValueError(f"sigma_min={low} must be below sigma_max={high}.")
     if settings.get("thresholding") and settings["sample_max_value"] < 1:
         raise ValueError(

@@ -43,7 +43,7 @@ def pndm(
         return solvers.ddim(grid.process, grid.ts), labels
     rows = np.insert(labels, 1, labels[1])
     if grid.lands is not None:
-        return _missing(grid, apart, average), rows
+        return _missing(grid, grid.lands, apart, average), rows
     made = solvers.plms(grid.process, grid.ts, average=average)
     return made, rows if made.length > steps else labels
 
@@ -52,40 +52,39 @@ def _at(process: Process, times: np.ndarray) -> plans.Level:
     return plans.Level(times, process.alpha(times), process.sigma(times))
 
 
-def _missing(grid: Grid, apart: int, average: str) -> Plan:
+def _missing(grid: Grid, lands: np.ndarray, apart: int, average: str) -> Plan:
     """PLMS whose steps go down by T // N and so end between labels.
 
     The state is then taken for one at the next label. The trapezoid of the first step
     ends at the second label and starts T // N above it.
     """
-    labels, lands = grid.labels, grid.lands
+    labels = grid.labels
     level = _at(grid.process, np.insert(labels, 1, labels[1]))
     begin = np.insert(labels, 1, labels[1] + apart)
     s, t = _at(grid.process, begin), _at(grid.process, np.insert(lands, 1, labels[1]))
+    kind = "noise" if average == "noise" else "v"
     if average == "noise":
-        convert = plans.basis(level, "noise")
         keep = t.alpha / s.alpha
         gain = t.sigma - keep * s.sigma
-    else:  # v = (alpha x - D) / sigma
-        point, data = level.alpha / level.sigma, -1 / level.sigma
-        convert = plans.Convert(point[:, None], data[:, None])
+    else:
         keep = t.alpha * s.alpha + t.sigma * s.sigma
         gain = t.sigma * s.alpha - t.alpha * s.sigma
     count = len(begin)
-    stage = np.arange(count) == 0
+    closes, inside = np.arange(count) == 1, np.arange(count) == 0
     weights = _ADAMS[np.minimum(np.maximum(np.arange(count), 1), 4) - 1]
-    push = np.eye(1, 4).repeat(count, 0)
-    weights[1], push[1] = [1 / 2, 1 / 2, 0, 0], [0, 1, 0, 0]  # e' is not kept
-    weights = np.where(stage[:, None], 0.0, gain[:, None] * weights)
+    x, e, past = plans.register(0), plans.evaluation(level, kind), plans.Ring(1, 3)
+    # the trapezoid goes back to where it began: x = (x' - gain e) / keep
+    weights[1] = [1 / 2, 1 / 2, 0, 0]
+    back = np.where(closes, gain[0] / keep[0], 0.0)
+    begun = np.where(closes, 1 / keep[0], 1.0) * x - back * past[0]
+    move = keep * begun
+    for weight, m in zip(weights.T, [e, *past], strict=True):
+        move = move + (gain * weight) * m
+    stored = np.where(closes, 0.0, 1.0) * e + np.where(closes, 1.0, 0.0) * past[0]
     return plans.build(
         level,
         _at(grid.process, grid.ts[-1]),
-        convert=convert,
-        advance=plans.Move(
-            np.where(stage, 1.0, keep), weights[:, 1:], None, weights[:, :1]
-        ),
-        predict=plans.Move(
-            np.where(stage, keep, 1.0), np.where(stage, gain, 0.0)[:, None]
-        ),
-        push=push,
+        [(0, move), (past, stored)],
+        sample=np.where(inside, 0.0, 1.0) * move + np.where(inside, 1.0, 0.0) * x,
+        basis=plans.basis_of(level, kind),
     )

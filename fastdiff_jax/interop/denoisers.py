@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from .. import models
-from ..guidance.thresholding import clip, dynamic_threshold
-from ..models.adapter import fit
+from ..states import align
+from ..transforms.thresholding import clip, dynamic_threshold
 from ..trees import pytree
 from ..typing import Array, Context, Denoiser, Process, PyTree
 from ._classes import EDM, SCALED
@@ -30,7 +30,7 @@ PREDICTIONS = {
 
 
 def _scaled(x: PyTree, scale: Any) -> PyTree:
-    return jax.tree.map(lambda v: v * fit(scale, v), x)
+    return jax.tree.map(lambda v: v * align(scale, v), x)
 
 
 @pytree
@@ -76,7 +76,7 @@ class Preconditioned:
         out = jnp.asarray(self.sign, sigma.dtype) * sigma * spread * inverse
 
         def mixed(value: Array, found: Array) -> Array:
-            return fit(skip, value) * value + fit(out, value) * found
+            return align(skip, value) * value + align(out, value) * found
 
         return jax.tree.map(mixed, x, raw), carry
 

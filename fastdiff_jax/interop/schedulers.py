@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import plan as plans
 from .. import processes, solvers
+from ..numerics import levels
 from ..plan import Plan
 from ._pndm import pndm
 from ._schedules import table, to_label, trained
@@ -48,7 +49,7 @@ def ddim(settings: Settings, grid: Grid, options: Settings) -> Built:
     level = rows.level._replace(time=grid.ts[:-1])
     rows = rows._replace(index=np.arange(len(steps), dtype=np.int32), level=level)
     end = steps[-1].end._replace(time=grid.ts[-1])
-    return Plan(rows, end), grid.labels
+    return dataclasses.replace(steps[-1], rows=rows, end=end), grid.labels
 
 
 def ddpm(settings: Settings, grid: Grid, options: Settings) -> Built:
@@ -60,9 +61,8 @@ def ddpm(settings: Settings, grid: Grid, options: Settings) -> Built:
         alpha = grid.process.alpha(grid.ts)
         large = np.sqrt((1 - alpha[:-1] / alpha[1:]) * (1 + alpha[:-1] / alpha[1:]))
         large = np.where(grid.labels > 0, large, 0.0)  # none after label 0
-        advance = made.rows.advance._replace(noise=large)
-        rows = made.rows._replace(advance=advance)
-        made = dataclasses.replace(made, rows=rows)
+        noise = np.stack([large] * 2, axis=1)  # of the write, and of the sample
+        made = dataclasses.replace(made, rows=made.rows._replace(noise=noise))
     elif kind not in ("fixed_small", "fixed_small_log"):
         raise ValueError(
             f"variance_type={kind!r} is not supported; DDPM takes 'fixed_small', "
@@ -132,7 +132,7 @@ def _dpm(name: str) -> Callable[[Settings, Grid, Settings], Built]:
             made = solvers.dpmpp_2m(grid.process, grid.ts, variant=form, **shared)
         else:
             made = solvers.dpmpp_3m(
-                grid.process, grid.ts, warmup=form, compat=True, **shared
+                grid.process, grid.ts, variant=form, compat=True, **shared
             )
         return made, grid.labels
 
@@ -194,24 +194,25 @@ def unipc(settings: Settings, grid: Grid, options: Settings) -> Built:
 
 def euler(settings: Settings, grid: Grid, options: Settings) -> Built:
     """Euler in sigma; with churn, the network sees the level before the churn."""
-    made = solvers.euler(grid.process, grid.ts)
     if not options.get("s_churn"):
-        return made, grid.labels
+        return solvers.euler(grid.process, grid.ts), grid.labels
     if settings["prediction_type"] != "epsilon":
         raise ValueError(
             f"s_churn={options['s_churn']} needs prediction_type='epsilon', got "
             f"{settings['prediction_type']!r}."
         )
-    sigma, steps = grid.ts[:-1], options["steps"]
+    lv, sigma = levels(grid.process, grid.ts), grid.ts[:-1]
     inside = (sigma >= options["s_tmin"]) & (sigma <= options["s_tmax"])
-    gamma = np.where(inside, min(options["s_churn"] / steps, math.sqrt(2) - 1), 0.0)
-    raised = sigma * (1 + gamma)
-    advance = made.rows.advance._replace(
-        evaluation=(grid.ts[1:] - raised)[:, None],
+    most = min(options["s_churn"] / options["steps"], math.sqrt(2) - 1)
+    raised = sigma * (1 + np.where(inside, most, 0.0))
+    made = plans.multistep(
+        lv,
+        basis="noise",
+        keep=np.ones_like(sigma),
+        weights=(grid.ts[1:] - raised)[:, None],
         noise=options["s_noise"] * np.sqrt(raised**2 - sigma**2),
     )
-    rows = made.rows._replace(advance=advance)
-    return dataclasses.replace(made, rows=rows), grid.labels
+    return made, grid.labels
 
 
 def ancestral(settings: Settings, grid: Grid, options: Settings) -> Built:
@@ -246,20 +247,12 @@ def flow_euler(settings: Settings, grid: Grid, options: Settings) -> Built:
     del options
     if not settings["stochastic_sampling"]:
         return solvers.euler(grid.process, grid.ts), grid.labels
-    level = plans.Level(
-        grid.ts, grid.process.alpha(grid.ts), grid.process.sigma(grid.ts)
-    )
-    before, end = (plans.Level(*(v[i] for v in level)) for i in (slice(-1), -1))
-    made = plans.build(
-        before,
-        end,
-        convert=plans.basis(before, "data"),
-        advance=plans.Move(
-            anchor=np.zeros(len(grid.labels)),
-            history=None,
-            evaluation=level.alpha[1:, None],
-            noise=level.sigma[1:],
-        ),
+    lv = levels(grid.process, grid.ts)
+    made = plans.multistep(
+        lv,
+        keep=np.zeros(lv.steps),
+        weights=lv.alpha[1:, None],
+        noise=lv.sigma[1:],
     )
     return made, grid.labels
 

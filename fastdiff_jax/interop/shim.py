@@ -22,6 +22,8 @@ import numpy as np
 
 from .. import engine, processes
 from ..plan import Row
+from ..states import per_sample
+from ..trees import concrete
 from ..typing import Array, ArrayLike, Key
 from ._classes import EDM, EXACT, SCALED
 from ._schedules import trained
@@ -39,15 +41,13 @@ class ShimState(NamedTuple):
         init_noise_sigma: what unit noise is multiplied by to start.
         index: calls of `step` so far.
         rows: the plan's rows, or None before `set_timesteps`.
-        fresh: (R,), whether a row starts a step, so that `sample` is all it needs.
         run: the engine's state.
     """
 
     timesteps: Array
-    init_noise_sigma: ArrayLike
-    index: ArrayLike = 0
+    init_noise_sigma: float | Array
+    index: int | Array = 0
     rows: Row | None = None
-    fresh: Array | None = None
     run: engine.State | None = None
 
 
@@ -60,16 +60,6 @@ class StepOutput(NamedTuple):
     def to_tuple(self) -> tuple[Array, ShimState]:
         """(prev_sample, state)."""
         return self.prev_sample, self.state
-
-
-def _concrete(*values: Any) -> bool:
-    return not any(isinstance(v, jax.core.Tracer) for v in values)
-
-
-def _over(value: Any, like: Array) -> Array:
-    """A scalar or per-sample value against a batch."""
-    value = jnp.asarray(value, like.dtype)
-    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
 class Shim:
@@ -147,12 +137,9 @@ class Shim:
             self._config, num_inference_steps, begin=begin, **self.options | options
         )
         rows = made.plan.rows
-        at_anchor = np.asarray(rows.predict.anchor) == 1
-        at_anchor &= ~np.asarray(rows.predict.history).any(axis=1)
-        fresh = np.append(True, at_anchor[:-1])
         run = engine.init(made.plan, jnp.zeros(shape, dtype))
         index = jnp.asarray(0, jnp.int32)
-        return ShimState(made.labels, made.initial, index, rows, fresh, run)
+        return ShimState(made.labels, made.initial, index, rows, run)
 
     def scale_model_input(
         self, state: ShimState, sample: Array, timestep: ArrayLike | None = None
@@ -160,10 +147,10 @@ class Shim:
         """What the network gets: x / sqrt(sigma^2 + 1) for Euler, Heun, LMS, KDPM2."""
         if self.name not in SCALED and self.name not in EDM:
             return sample
-        rows, index = self._ready(state, timestep)
+        rows, _, index = self._ready(state, timestep)
         spread = self.settings["sigma_data"] if self.name in EDM else 1.0
         sigma = jnp.asarray(rows.level.sigma)[index]
-        return sample * _over(jax.lax.rsqrt(sigma**2 + spread**2), sample)
+        return sample * per_sample(jax.lax.rsqrt(sigma**2 + spread**2), sample)
 
     def step(
         self,
@@ -195,22 +182,19 @@ class Shim:
                 with another row's timestep.
         """
         del return_dict
-        rows, index = self._ready(state, timestep)
+        rows, run, index = self._ready(state, timestep)
         row = jax.tree.map(lambda w: jnp.asarray(w)[index], rows)
-        x = jnp.asarray(sample, state.run.anchor.dtype)
+        x = jnp.asarray(sample, run.point.dtype)
         z = noise
         if z is None and key is not None:
             z = jax.random.normal(key, x.shape, x.dtype)
-        fresh = jnp.asarray(state.fresh)[index]
-        run = state.run._replace(
-            point=x, anchor=jnp.where(fresh, x, state.run.anchor), carry=None
-        )
+        run = run.at(x)._replace(carry=None)
         denoiser = network(
             self.name,
             self.settings,
             self.process,
             lambda *_: model_output,
-            predictions=rows.convert.prediction.shape[1],
+            predictions=rows.predictions.shape[2],
         )
         after, _ = engine.step(run, row, denoiser, noise=z)
         left = index < rows.index.shape[0]
@@ -243,23 +227,25 @@ class Shim:
             alpha, sigma = (jnp.asarray(v)[whole] for v in (self._alpha, self._sigma))
             if self.name in SCALED:
                 alpha, sigma = jnp.ones_like(alpha), sigma / alpha
-        return _over(alpha, x) * x + _over(sigma, x) * jnp.asarray(noise, x.dtype)
+        return per_sample(alpha, x) * x + per_sample(sigma, x) * jnp.asarray(
+            noise, x.dtype
+        )
 
-    def _ready(self, state: ShimState, timestep: Any) -> tuple[Row, Any]:
-        """The rows and the counter, after checking what can be checked."""
+    def _ready(self, state: ShimState, timestep: Any) -> tuple[Row, engine.State, Any]:
+        """The rows, the run and the counter, after checking what can be checked."""
         if state.rows is None or state.run is None:
             raise ValueError(
                 "this state has no plan; call set_timesteps(state, steps, shape) first."
             )
         index = state.index
-        if not _concrete(index, state.timesteps):
-            return state.rows, index
+        if not concrete(index, state.timesteps):
+            return state.rows, state.run, index
         if int(index) >= len(state.timesteps):
             raise ValueError(
                 f"all {len(state.timesteps)} steps are taken; call set_timesteps again."
             )
         want = float(state.timesteps[int(index)])
-        if timestep is not None and _concrete(timestep):
+        if timestep is not None and concrete(timestep):
             told = float(np.asarray(timestep).ravel()[0])
             if abs(told - want) >= 1:
                 raise ValueError(
@@ -267,4 +253,4 @@ class Shim:
                     "the steps in the order of state.timesteps; to start later, give "
                     "set_timesteps(..., begin=...)."
                 )
-        return state.rows, index
+        return state.rows, state.run, index

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ..typing import Array
+
 DATA_MEAN = -0.388  # mean of the training pixels, scaled to [-1, 1]
 DATA_STD = 0.753  # their standard deviation
 NUM_CLASSES = 10
@@ -29,7 +31,6 @@ _GRID = 4  # patches per side
 _PATCH = 2  # pixels per patch side
 _FREQS = 8
 
-Array = jax.Array
 NetApply = Callable[[Array, Array, Array], Array]
 
 

@@ -1,27 +1,21 @@
-"""Any network as a denoiser: predictions of every kind become data predictions.
-
-With x = alpha D + sigma E, v = alpha E - sigma D, score S = -E / sigma and velocity
-u = dx/dt = alpha' D + sigma' E:
-
-    D = (x - sigma E) / alpha = (alpha x - sigma v) / (alpha^2 + sigma^2)
-      = (x + sigma^2 S) / alpha = (sigma' x - sigma u) / (alpha sigma' - alpha' sigma)
-"""
+"""Any network as a denoiser: predictions of every kind become data predictions."""
 
 import dataclasses
 import difflib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..trees import pytree
+from ..numerics import PREDICTIONS, to_data
+from ..states import align, like_state, real_dtype
+from ..trees import concrete, pytree
 from ..typing import Array, Context, Process, PyTree
 
-__all__ = ["PREDICTIONS", "Model", "denoiser", "from_flax", "from_linen", "from_nnx"]
+__all__ = ["Model", "denoiser", "from_flax", "from_linen", "from_nnx"]
 
-PREDICTIONS = ("noise", "data", "v", "score", "velocity")
 _ALIASES = {
     "epsilon": "noise",
     "eps": "noise",
@@ -33,27 +27,6 @@ _ALIASES = {
 }
 
 
-def fit(value: Any, like: Array) -> Array:
-    """A level (scalar or array) in the dtype of x, with as many axes."""
-    value = jnp.asarray(value, like.dtype)
-    return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
-
-
-def _to_data(kind: str, x: Array, out: Array, level: tuple, rates: tuple) -> Array:
-    """The data prediction at one leaf of the state."""
-    alpha, sigma = (fit(v, x) for v in level)
-    if kind == "data":
-        return out
-    if kind == "noise":
-        return (x - sigma * out) / alpha
-    if kind == "score":
-        return (x + sigma**2 * out) / alpha
-    if kind == "v":
-        return (alpha * x - sigma * out) / (alpha**2 + sigma**2)
-    d_alpha, d_sigma = (fit(v, x) for v in rates)
-    return (d_sigma * x - sigma * out) / (alpha * d_sigma - d_alpha * sigma)
-
-
 @pytree
 class Model:
     """A network as a denoiser: (x, context, carry) -> (data prediction, carry).
@@ -61,6 +34,8 @@ class Model:
     A pytree whose leaves are the parameters, the condition and the process' constants:
     passed through jit as an argument, so new numbers do not recompile.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("data",)
 
     params: PyTree
     condition: PyTree
@@ -74,21 +49,16 @@ class Model:
         self, x: PyTree, context: Context, carry: PyTree
     ) -> tuple[PyTree, PyTree]:
         """The data prediction at x."""
-        out = self.raw(x, context)
+        out = like_state(x, self.raw(x, context))
         rates: tuple = ()
         if self.prediction == "velocity":
             rates = self.process.rates(jnp.asarray(context.time))
         level = (context.alpha, context.sigma)
 
         def leaf(value: Array, found: Array) -> Array:
-            found = jnp.asarray(found).astype(value.dtype)
-            return _to_data(self.prediction, value, found, level, rates)
+            scales, speeds = (tuple(align(v, value) for v in w) for w in (level, rates))
+            return to_data(self.prediction, value, found, scales, speeds)
 
-        if jax.tree.structure(out) != jax.tree.structure(x):
-            return out, carry  # the engine names what is wrong
-        same = jax.tree.map(lambda a, b: jnp.shape(a) == jnp.shape(b), x, out)
-        if not all(jax.tree.leaves(same)):
-            return out, carry
         return jax.tree.map(leaf, x, out), carry
 
     def raw(self, x: PyTree, context: Context) -> PyTree:
@@ -104,14 +74,14 @@ class Model:
 
     def _time(self, context: Context, x: Array) -> Array:
         """What the network is told: controls win, then the process' clock."""
-        controls = context.controls
-        if isinstance(controls, dict) and "model_time" in controls:
-            time = jnp.asarray(controls["model_time"])
+        told = context.control("model_time")
+        if told is not None:
+            time = jnp.asarray(told)
         elif self.process is None:
             time = jnp.asarray(context.time)
         else:
             time = self.process.model_time(jnp.asarray(context.time))
-        time = time.astype(x.real.dtype if self.dtype is None else jnp.float32)
+        time = time.astype(real_dtype(x) if self.dtype is None else jnp.float32)
         if self.batch_time and time.ndim == 0:
             time = jnp.broadcast_to(time, x.shape[:1])
         return time
@@ -134,12 +104,7 @@ class Model:
 def _check_process(process: Any, level: Any, controls: PyTree) -> None:
     """Raise ValueError where the plan's levels are not the process' at its times."""
     told = isinstance(controls, dict) and "model_time" in controls
-    constants = jax.tree.leaves(process)
-    if (
-        process is None
-        or told
-        or any(isinstance(c, jax.core.Tracer) for c in constants)
-    ):
+    if process is None or told or not concrete(process):
         return
     host = jax.tree.map(np.asarray, process)
     found = np.asarray(host.alpha(level.time)), np.asarray(host.sigma(level.time))

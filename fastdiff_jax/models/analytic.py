@@ -9,15 +9,15 @@ r_k proportional to w_k N(x; alpha m_k, V_k), taken in log space.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..states import align
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, PyTree
-from .adapter import fit
 
 __all__ = ["Mixture", "gaussian", "gaussian_mixture"]
 
@@ -40,6 +40,7 @@ class Mixture:
     means: Any
     spectrum: Any
     vectors: Any = None
+    gives: ClassVar[tuple[str, ...]] = ("data",)
 
     def __call__(
         self, x: Array, context: Context, carry: PyTree
@@ -52,7 +53,7 @@ class Mixture:
         event = self.means.ndim - 1
         axes = tuple(range(-event, 0))
         cast = lambda w: self._lead(jnp.asarray(w, x.dtype), x)  # noqa: E731
-        alpha, sigma = fit(alpha, x)[None], fit(sigma, x)[None]
+        alpha, sigma = align(alpha, x)[None], align(sigma, x)[None]
         means, spectrum = cast(self.means), cast(self.spectrum)
         gap = x[None] - alpha * means  # (K, B, D...)
         if self.vectors is not None:
@@ -146,5 +147,5 @@ def gaussian(
         mean = np.broadcast_to(np.asarray(mean, np.float64), covariance.shape[:1])
         return gaussian_mixture([1.0], mean[None], covariances=covariance[None])
     variance = 1.0 if variance is None else variance
-    m, v = np.broadcast_arrays(np.float64(mean), np.asarray(variance, np.float64))
+    m, v = np.broadcast_arrays(*(np.asarray(w, np.float64) for w in (mean, variance)))
     return gaussian_mixture([1.0], m[None], v[None])

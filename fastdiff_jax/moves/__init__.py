@@ -1,7 +1,7 @@
-"""Moves after each row, for `fd.sample(..., post=move)`.
+"""Moves after each row, for `fd.sample(..., move=move)`.
 
 A move is (state, info, row, level reached) -> state. These are pytrees: new numbers,
-masks and images do not recompile.
+masks and images do not recompile. The room knows states, rows and levels, no solver.
 """
 
 from .chain import Chain as Chain

@@ -6,16 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine import State, side_noise
-from ..numerics import mix
-from ..plan import Level, Plan, point_weights
+from ..noise import side_noise
+from ..plan import Level, Plan, ends_step
+from ..states import mix
 from ..typing import Array, Key, PyTree
 
 __all__ = [
     "at_level",
-    "concrete",
     "floats",
-    "put",
     "refuse_open_rows",
     "spread",
 ]
@@ -26,11 +24,6 @@ def floats(value: Any) -> Array:
     value = jnp.asarray(value)
     whole = not jnp.issubdtype(value.dtype, jnp.inexact)
     return value.astype(jnp.result_type(float)) if whole else value
-
-
-def put(state: State, x: PyTree) -> State:
-    """The state with x as its anchor and its point."""
-    return state._replace(anchor=x, point=x)
 
 
 def spread(value: PyTree, x: PyTree, name: str) -> PyTree:
@@ -76,25 +69,21 @@ def at_level(
     return mix([(level.alpha, known), (level.sigma, z)])
 
 
-def concrete(*values: Any) -> bool:
-    """Whether every array can be looked at, outside of a trace."""
-    leaves = jax.tree.leaves(values)
-    return not any(isinstance(v, jax.core.Tracer) for v in leaves)
-
-
 def refuse_open_rows(plan: Plan, name: str) -> None:
     """ValueError for a plan with a row whose point is not a solution at a level."""
-    weights = point_weights(plan.rows)
-    if not concrete(weights):
-        return
-    still = np.ones(plan.length, bool)
-    for weight, value in weights:
-        still &= (np.asarray(weight).reshape(plan.length, -1) == value).all(axis=1)
-    if not still.all():
-        row = int(np.argmin(still))
+    ends = ends_step(plan.rows)
+    if isinstance(ends, np.ndarray) and not ends.all():
+        row = int(np.argmin(ends))
         raise ValueError(
             f"{name} needs rows that each end a step; after row {row} this plan goes "
             "on to a stage or a prediction that is not the step's end. Use a method "
             "of one evaluation per step without a corrector of its own: ddim, "
             "dpmpp_2m, sde_dpmpp_2m, reverse_diffusion, predictor_corrector."
+        )
+    first = jax.tree.leaves(plan.start and plan.start.x)
+    if any(isinstance(w, np.ndarray) and w[1:].any() for w in first):
+        raise ValueError(
+            f"{name} needs rows that each end a step and go on from there; this plan "
+            "keeps x_T and goes on from that, so a move would be lost. Use the solver "
+            "itself, not its unrolled weights."
         )

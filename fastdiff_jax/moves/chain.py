@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from ..engine import Info, State
-from ..hooks import check_inner
+from ..hooks import accepts
 from ..plan import Level, Plan, Row
-from ..trees import pytree
+from ..trees import as_tree, pytree
 from .langevin import Langevin
 
 __all__ = ["Chain", "chain"]
@@ -17,21 +15,20 @@ __all__ = ["Chain", "chain"]
 
 @pytree
 class Chain:
-    """Moves in order; a plain function is static, in place of a None in `moves`."""
+    """Moves in order; each is a tree, a plain function a constant one."""
 
     moves: tuple
-    functions: tuple = dataclasses.field(metadata={"static": True})
 
     def __call__(self, state: State, info: Info, row: Row, reached: Level) -> State:
         """Each move on what the one before left."""
-        for move, function in zip(self.moves, self.functions, strict=True):
-            state = (move if function is None else function)(state, info, row, reached)
+        for move in self.moves:
+            state = move(state, info, row, reached)
         return state
 
     def check_plan(self, plan: Plan) -> None:
         """As each of the moves."""
-        for move, function in zip(self.moves, self.functions, strict=True):
-            check_inner(move if function is None else function, plan)
+        for move in self.moves:
+            accepts(move, plan)
 
 
 def chain(*moves: Callable) -> Chain:
@@ -57,8 +54,7 @@ def chain(*moves: Callable) -> Chain:
         if not callable(move):
             raise ValueError(f"a move must be callable, got {move!r}.")
         if isinstance(move, Chain):
-            pairs = zip(move.moves, move.functions, strict=True)
-            flat += [a if f is None else f for a, f in pairs]
+            flat += move.moves
         else:
             flat.append(move)
     if any(isinstance(move, Langevin) for move in flat[1:]):
@@ -66,12 +62,8 @@ def chain(*moves: Callable) -> Chain:
             "langevin must come first in a chain: it does the row's step over, and "
             "what moves before it did would be lost."
         )
-    plain = [jax.tree_util.all_leaves([move]) for move in flat]
     own = [
         dataclasses.replace(move, stream=k) if hasattr(move, "stream") else move
         for k, move in enumerate(flat)
     ]
-    return Chain(
-        tuple(None if f else move for move, f in zip(own, plain, strict=True)),
-        tuple(move if f else None for move, f in zip(own, plain, strict=True)),
-    )
+    return Chain(tuple(as_tree(move) for move in own))

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..engine import Info, State
 from ..plan import Level, Plan, Row
-from ..trees import pytree
+from ..trees import concrete, pytree
 from ..typing import Array, ArrayLike
-from ._common import at_level, concrete, floats, put, refuse_open_rows, spread
+from ._common import at_level, floats, refuse_open_rows, spread
 
 __all__ = ["LinearPart", "colourise", "linear_part"]
 
@@ -47,7 +47,7 @@ class LinearPart:
         where = (state.key, row.index, self.stream, "colourise")
         gap = at_level(known, _without_channels(reached, x), *where) - have
         back = jnp.einsum("kc,...k->...c", a, gap, precision="highest")
-        return put(state, x + back)
+        return state.at(x + back)
 
     def check_plan(self, plan: Plan) -> None:
         """ValueError for a plan with rows that do not end a step."""
@@ -73,7 +73,7 @@ def linear_part(known: ArrayLike, rows: ArrayLike) -> LinearPart:
         rows: A, (k, channels), orthonormal rows.
 
     Returns:
-        A move for `fd.sample(plan, ..., post=...)`; exact where the plan ends at
+        A move for `fd.sample(plan, ..., move=...)`; exact where the plan ends at
         sigma = 0, as `inpaint`.
 
     Raises:
@@ -111,7 +111,7 @@ def colourise(grey: ArrayLike) -> LinearPart:
             (H, W, 1) or of all (B, H, W, 1).
 
     Returns:
-        A move for `fd.sample(plan, ..., post=...)`.
+        A move for `fd.sample(plan, ..., move=...)`.
 
     Raises:
         ValueError: a last axis that is not 1, values that are not finite; when
@@ -124,7 +124,7 @@ def colourise(grey: ArrayLike) -> LinearPart:
         >>> plan, key = fd.solvers.sde_dpmpp_2m(process, ts), jax.random.key(0)
         >>> x = fd.prior(process, key, (2, 4, 4, 3))
         >>> move = colourise(jnp.full((4, 4, 1), 0.25))
-        >>> out = fd.sample(plan, fd.models.gaussian(), x, key=key, post=move)
+        >>> out = fd.sample(plan, fd.models.gaussian(), x, key=key, move=move)
         >>> bool(jnp.allclose(out.mean(-1), 0.25, atol=1e-6))
         True
 

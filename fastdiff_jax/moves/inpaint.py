@@ -13,9 +13,9 @@ import numpy as np
 
 from ..engine import Info, State
 from ..plan import Level, Plan, Row
-from ..trees import pytree
+from ..trees import concrete, pytree
 from ..typing import PyTree
-from ._common import at_level, concrete, floats, put, refuse_open_rows, spread
+from ._common import at_level, floats, refuse_open_rows, spread
 
 __all__ = ["Inpaint", "inpaint"]
 
@@ -34,7 +34,7 @@ class Inpaint:
         known, mask = spread(self.known, x, "known"), spread(self.mask, x, "mask")
         noisy = at_level(known, reached, state.key, row.index, self.stream, "inpaint")
         mixed = jax.tree.map(lambda m, y, v: m * y + (1 - m) * v, mask, noisy, x)
-        return put(state, mixed)
+        return state.at(mixed)
 
     def check_plan(self, plan: Plan) -> None:
         """ValueError for a plan with rows that do not end a step."""
@@ -57,7 +57,7 @@ def inpaint(known: PyTree, mask: PyTree) -> Inpaint:
         mask: m, 1 where known, 0 where not; values between are a mixture.
 
     Returns:
-        A move for `fd.sample(plan, ..., post=...)`.
+        A move for `fd.sample(plan, ..., move=...)`.
 
     Raises:
         ValueError: a mask outside [0, 1] or known values that are not finite; when
@@ -70,7 +70,7 @@ def inpaint(known: PyTree, mask: PyTree) -> Inpaint:
         >>> plan, key = fd.solvers.sde_dpmpp_2m(process, ts), jax.random.key(0)
         >>> x = fd.prior(process, key, (4, 2))
         >>> move = inpaint([0.5, 0.0], [1, 0])
-        >>> out = fd.sample(plan, fd.models.gaussian(), x, key=key, post=move)
+        >>> out = fd.sample(plan, fd.models.gaussian(), x, key=key, move=move)
         >>> out[:, 0].tolist()
         [0.5, 0.5, 0.5, 0.5]
 

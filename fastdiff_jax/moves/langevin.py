@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import Info, State
-from ..engine.noise import batch_of
-from ..numerics import mix
 from ..plan import Level, Plan, Row
-from ..trees import pytree
-from ..typing import Array, PyTree
-from ._common import concrete, put, refuse_open_rows
+from ..plan.core import pick
+from ..states import mix, norm, per_sample
+from ..trees import concrete, pytree
+from ..typing import Array
+from ._common import refuse_open_rows
 
 __all__ = ["Langevin", "langevin"]
 
@@ -33,13 +33,12 @@ class Langevin:
 
     def __call__(self, state: State, info: Info, row: Row, reached: Level) -> State:
         """The corrector row's step with its size by norms; other rows as they are."""
-        weight, x = row.advance.noise, info.point
-        if weight is None:
+        if row.noise is None:
             return state
+        weight, x = pick(row.noise, 0), info.point
         sigma = jax.tree.map(lambda s: jnp.where(s == 0, 1.0, s), info.sigma)
         unit = mix([(info.alpha / sigma, info.denoised), (-1 / sigma, x)])  # sigma S
-        batch = batch_of(x)
-        drawn, slope = _norm(info.noise, batch), _norm(unit, batch)
+        drawn, slope = norm(info.noise), norm(unit)
         if not self.per_sample:
             drawn, slope = drawn.mean(), slope.mean()
         still = slope == 0  # no score to measure: the row's own size
@@ -49,14 +48,14 @@ class Langevin:
         size = mix([(half, unit)])
         noise = mix([(weight, info.noise)])
         moved = jax.tree.map(
-            lambda v, s, n: v + _lead(ratio**2, v) * s + _lead(ratio, v) * n,
+            lambda v, s, n: v + per_sample(ratio**2, v) * s + per_sample(ratio, v) * n,
             x,
             size,
             noise,
         )
         corrects = _corrects(info.time, reached.time, weight)
-        pick = lambda new, old: jnp.where(corrects, new, old)  # noqa: E731
-        return put(state, jax.tree.map(pick, moved, state.point))
+        choose = lambda new, old: jnp.where(corrects, new, old)  # noqa: E731
+        return state.at(jax.tree.map(choose, moved, state.point))
 
     def check_plan(self, plan: Plan) -> None:
         """ValueError for a plan without corrector rows, or with rows of stages."""
@@ -64,12 +63,12 @@ class Langevin:
         rows = plan.rows
         if not concrete(rows, plan.end):
             return
-        times, noise = np.asarray(rows.level.time), rows.advance.noise
+        times, noise = np.asarray(rows.level.time), rows.noise
         after = np.concatenate([times[1:], np.asarray(plan.end.time)[None]])
         still = (times == after).reshape(plan.length, -1).all(axis=1)
         drawn = np.zeros(plan.length, bool)
         if noise is not None:
-            drawn = (np.asarray(noise) > 0).reshape(plan.length, -1).any(axis=1)
+            drawn = (np.asarray(noise)[:, 0] > 0).reshape(plan.length, -1).any(axis=1)
         if not (still & drawn).any():
             raise ValueError(
                 "langevin rescales corrector rows, and this plan has none. Make it "
@@ -80,20 +79,6 @@ class Langevin:
 def _corrects(time: Array, reached: Array, weight: Array) -> Array:
     """A row that draws noise and goes nowhere."""
     return jnp.all(time == reached) & jnp.any(weight > 0)
-
-
-def _norm(tree: PyTree, batch: int | None) -> Array:
-    """Euclidean norm over all leaves, (batch,) or scalar."""
-    shape = () if batch is None else (batch,)
-    leaves = jax.tree.leaves(tree)
-    total = sum(jnp.sum(jnp.abs(v.reshape(*shape, -1)) ** 2, axis=-1) for v in leaves)
-    return jnp.sqrt(total)
-
-
-def _lead(value: Array, like: Array) -> Array:
-    """Per-sample factors with the axes of a leaf."""
-    value = value.astype(like.real.dtype)
-    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
 def langevin(*, per_sample: bool = True) -> Langevin:
@@ -111,7 +96,7 @@ def langevin(*, per_sample: bool = True) -> Langevin:
             published; a sample then depends on the others.
 
     Returns:
-        A move for `fd.sample(plan, ..., post=...)`. In a chain it comes first.
+        A move for `fd.sample(plan, ..., move=...)`. In a chain it comes first.
 
     Raises:
         ValueError: when sampling with a plan that has no corrector rows.
@@ -123,7 +108,7 @@ def langevin(*, per_sample: bool = True) -> Langevin:
         >>> plan = fd.solvers.predictor_corrector(process, ts, snr=0.16)
         >>> x = fd.prior(process, jax.random.key(0), (3, 8))
         >>> model = fd.models.gaussian(0.0, 0.3)
-        >>> fd.sample(plan, model, x, key=jax.random.key(1), post=langevin()).shape
+        >>> fd.sample(plan, model, x, key=jax.random.key(1), move=langevin()).shape
         (3, 8)
 
     Reference: Song et al. 2021 (2011.13456), algorithms 4 and 5.

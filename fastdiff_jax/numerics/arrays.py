@@ -16,7 +16,7 @@ def namespace(*values: Any) -> Any:
     return jnp if any(isinstance(v, jax.Array) for v in values) else np
 
 
-def as_float(*values: Any) -> tuple[Any, tuple[Any, ...]]:
+def as_float(*values: Any) -> tuple[Any, tuple[Array, ...]]:
     """The namespace of the values, and the values as floating arrays of it."""
     xp = namespace(*values)
     if xp is np:

@@ -1,14 +1,45 @@
 """The noise levels of a grid of times, checked."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..typing import Array, ArrayLike, Process
+from ..typing import Array, ArrayLike, Process, PyTree
 from .arrays import as_float, namespace
 
-__all__ = ["Levels", "check_times", "levels", "with_clean"]
+__all__ = ["Level", "Levels", "between", "check_times", "levels", "with_clean"]
+
+
+class Level(NamedTuple):
+    """Noise levels: time, alpha, sigma; numbers, or arrays of one shape."""
+
+    time: PyTree
+    alpha: PyTree
+    sigma: PyTree
+
+    def require(self, prediction: str) -> "Level":
+        """The level itself, where a prediction exists.
+
+        Raises:
+            ValueError: another prediction than 'data' or 'noise', or 'noise' where
+                alpha = 0 or sigma = 0.
+        """
+        if prediction == "data":
+            return self
+        if prediction != "noise":
+            raise ValueError(
+                f"prediction must be 'data' or 'noise', got {prediction!r}."
+            )
+        for name, scale in (("sigma", self.sigma), ("alpha", self.alpha)):
+            if isinstance(scale, np.ndarray) and (scale == 0).any():
+                at = tuple(int(i) for i in np.argwhere(scale == 0)[0])
+                raise ValueError(
+                    f"noise prediction does not exist where {name} = 0, as at row "
+                    f"{at[0]}, time {np.asarray(self.time)[at]:g}. Integrate in data "
+                    "prediction."
+                )
+        return self
 
 
 class Levels(NamedTuple):
@@ -18,6 +49,29 @@ class Levels(NamedTuple):
     alpha: Array
     sigma: Array
     lam: Array
+
+    def at(self, index: Any) -> Level:
+        """The levels at grid positions: a number, a slice, or an array of them."""
+        return Level(self.time[index], self.alpha[index], self.sigma[index])
+
+    @property
+    def starts(self) -> Level:
+        """Where each step starts, (N, ...)."""
+        return self.at(slice(None, -1))
+
+    @property
+    def ends(self) -> Level:
+        """Where each step ends, (N, ...)."""
+        return self.at(slice(1, None))
+
+    @property
+    def end(self) -> Level:
+        """Where the last step ends, (...)."""
+        return self.at(-1)
+
+    def take(self, index: Any) -> "Levels":
+        """A grid of some of the positions."""
+        return Levels(*(v[index] for v in self))
 
     @property
     def steps(self) -> int:
@@ -37,6 +91,28 @@ class Levels(NamedTuple):
         xp = namespace(self.alpha)
         safe = xp.where(self.alpha == 0, 1.0, self.alpha)
         return xp.where(self.alpha == 0, math.inf, self.sigma / safe)
+
+    @property
+    def clean(self) -> bool:
+        """Whether the last level is known to be clean, sigma = 0."""
+        return isinstance(self.sigma, np.ndarray) and bool((self.sigma[-1] == 0).any())
+
+    @property
+    def inside(self) -> np.ndarray:
+        """The steps with levels in between: not from alpha = 0, not into sigma = 0."""
+        rows = np.arange(self.steps)
+        if isinstance(self.lam, np.ndarray):
+            rows = rows[np.isfinite(self.h).reshape(self.steps, -1).all(axis=1)]
+        return rows
+
+    def require(self, prediction: str) -> "Levels":
+        """The levels themselves, where a prediction exists at the start of each step.
+
+        Raises:
+            ValueError: as `Level.require`.
+        """
+        self.starts.require(prediction)
+        return self
 
 
 def levels(process: Process, ts: ArrayLike, name: str = "ts") -> Levels:
@@ -75,10 +151,22 @@ def with_clean(process: Process, lv: Levels) -> Levels:
     return levels(process, xp.concatenate([lv.time, clean]))
 
 
+def between(process: Process, lv: Levels, rows: np.ndarray, lam: Array) -> Level:
+    """The level at half log-SNR `lam` (S, ...), inside each of the steps `rows`.
+
+    The time is kept within its step against rounding; on a step of length zero it is
+    the step's own.
+    """
+    xp = namespace(lam)
+    time = process.half_log_snr_inverse(lam)
+    time = xp.clip(time, lv.time[rows + 1], lv.time[rows])
+    return Level(time, process.alpha(time), process.sigma(time))
+
+
 def check_times(
-    process: Process, ts: np.ndarray, name: str = "ts", strict: bool = False
+    process: Any, ts: np.ndarray, name: str = "ts", strict: bool = False
 ) -> None:
-    """Raise ValueError if times are NaN, out of the domain or do not decrease."""
+    """Raise ValueError if times are NaN, out of `process.domain` or not falling."""
     if np.isnan(ts).any():
         at = int(np.argwhere(np.isnan(ts))[0][0])
         raise ValueError(f"{name} must not hold NaN; {name}[{at}] is NaN. Remove it.")

@@ -51,7 +51,7 @@ def step_orders(
         orders[-1] = min(orders[-1], final)
     if isinstance(lv.lam, np.ndarray):
         h = lv.h.reshape(n, -1)
-        usable = (np.isfinite(h) & (h != 0)).all(axis=1)
+        usable = np.all(np.isfinite(h) & (h != 0), axis=1)
         for i in range(n):
             run = 1
             while run < orders[i] and usable[i - run]:
@@ -60,17 +60,19 @@ def step_orders(
     return orders
 
 
-def gather_columns(orders: np.ndarray, compute: Any, width: int) -> Array:
+def gather_columns(orders: np.ndarray, compute: Any, width: int | None = None) -> Array:
     """Rows of weights computed in one vectorised call per distinct order.
 
     Args:
         orders: order of each step, shape (N,).
         compute: (rows, order) -> weights of those steps, (len(rows), ..., order).
-        width: number of columns of the result; missing ones are zero.
+        width: number of columns of the result, missing ones are zero; None: as many as
+            the highest order.
 
     Returns:
         Weights, shape (N, ..., width).
     """
+    width = max(int(orders.max()), 1) if width is None else width
     parts, where = [], []
     for order in np.unique(orders):
         rows = np.flatnonzero(orders == order)
@@ -112,11 +114,11 @@ def equal_adams_weights(orders: np.ndarray, width: int) -> np.ndarray:
         Weights, newest first, shape (N, width), NumPy. Each row sums to 1.
     """
 
-    def weights(rows: np.ndarray, order: int) -> np.ndarray:
+    def weights(rows: np.ndarray, order: int) -> Array:
         nodes = np.broadcast_to(-np.arange(order, dtype=float), (len(rows), order))
         return adams_weights(np.ones(len(rows)), nodes)
 
-    return gather_columns(orders, weights, width)
+    return np.asarray(gather_columns(orders, weights, width))
 
 
 def keep_factor(lv: Levels, prediction: str) -> Array:

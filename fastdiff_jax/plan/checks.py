@@ -1,14 +1,17 @@
-"""Checks of a finished plan: shapes and numbers, and exactness on a constant."""
+"""Checks of a finished plan, and its run on the host: shapes, numbers, a constant."""
 
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ..numerics import Levels
-from .core import Plan, Row, convert, move
+from ..numerics import Basis, Levels
+from ..typing import PyTree
+from .core import Plan, advance, begin, line
 
-__all__ = ["check", "point_weights", "replay", "validate"]
+__all__ = ["HostRow", "replay", "self_check", "validate", "walk"]
 
 
 def validate(plan: Plan) -> None:
@@ -35,79 +38,92 @@ def validate(plan: Plan) -> None:
                     f"{f', element {at[1:]}' if at[1:] else ''}. Check the grid around "
                     "that row: a repeated time, or an end at alpha = 0 or sigma = 0?"
                 )
-    slot = plan.rows.push.slot
-    if isinstance(slot, np.ndarray) and slot.size:
-        if slot.min() < 0 or slot.max() >= plan.slots:
-            raise ValueError(
-                f"plan slots must lie in 0..{plan.slots - 1}, got {slot.min()} to "
-                f"{slot.max()}: the history is too small."
-            )
+    _check_writes(plan)
 
 
-def point_weights(rows: Row) -> list[tuple[Any, float]]:
-    """Weights of the point's move, and what each is where the row ends a step.
+def _check_writes(plan: Plan) -> None:
+    """Every write has a register of its own, the first of them register 0."""
+    to = plan.rows.to
+    for name in ("registers", "predictions", "noise", "bias"):
+        for leaf in jax.tree.leaves(getattr(plan.rows, name)):
+            if leaf.ndim < 2 or leaf.shape[1] != to.shape[1] + 1:
+                raise ValueError(
+                    f"plan weight {name} must have {to.shape[1] + 1} lines (one per "
+                    f"write, then the sample), got shape {leaf.shape}."
+                )
+    if not isinstance(to, np.ndarray):
+        return
+    count = plan.registers
+    if to.shape[1] < 1 or (to[:, 0] != 0).any():
+        raise ValueError("a plan's first write must go to register 0 in every row.")
+    if to.min() < 0 or to.max() >= count:
+        raise ValueError(
+            f"plan writes must go to registers 0..{count - 1}, got {to.min()} to "
+            f"{to.max()}."
+        )
+    same = np.diff(np.sort(to, axis=1), axis=1) == 0
+    if same.any():
+        raise ValueError(
+            f"two writes of row {int(np.argmax(same.any(axis=1)))} go to one register. "
+            "Give each its own."
+        )
 
-    There the point is the anchor, a solution at the level reached; elsewhere it is a
-    stage, or a prediction that the next row corrects.
+
+class HostRow(NamedTuple):
+    """What a row left: the registers, each like x, and the sample."""
+
+    registers: tuple
+    sample: PyTree
+
+
+def walk(
+    plan: Plan,
+    predict: Callable[[PyTree, int], Any],
+    x: PyTree,
+    noise: Callable[[int], PyTree] | None = None,
+) -> Iterator[HostRow]:
+    """A plan on the host in float64: what stands before the first row and after each.
+
+    Args:
+        plan: NumPy weights.
+        predict: (point, row index) -> data prediction (or a tuple of P of them).
+        x: initial state.
+        noise: row -> z or None; row -1 is the start's. None: no noise.
     """
-    move = rows.predict
-    rest = (move.history, move.noise, move.register, move.bias)
-    parts = [(move.anchor, 1.0), *((tree, 0.0) for tree in rest)]
-    return [(w, value) for tree, value in parts for w in jax.tree.leaves(tree)]
+    x = jax.tree.map(lambda v: np.asarray(v, np.float64), x)
+    if plan.start is None:
+        raise ValueError("this plan goes on from other rows; give it their registers.")
+    registers = begin(plan.start, x, noise and noise(-1), plan.matrix)
+    yield HostRow(registers, registers[0])
+    for i in range(plan.length):
+        row = jax.tree.map(lambda w, i=i: w[i], plan.rows)
+        found = predict(registers[0], i)
+        found = found if isinstance(found, tuple) else (found,) * plan.predictions
+        parts = (row, registers, found, noise and noise(i), plan.matrix)
+        sample, registers = line(parts[0], -1, *parts[1:]), advance(*parts)
+        yield HostRow(registers, sample)
 
 
-def replay(plan: Plan, predict: Any, x: float, z: np.ndarray | None = None) -> Any:
-    """Run a plan with scalar weights on the host in float64, one row at a time.
+def replay(plan: Plan, predict: Any, x: Any, z: np.ndarray | None = None) -> Any:
+    """Run a plan on the host in float64, one row at a time; its sample.
 
     Args:
         plan: a plan of NumPy weights.
         predict: (x, row index) -> data prediction (or a tuple of P of them).
         x: initial state, a float or NumPy array.
-        z: noise per row, or None.
+        z: noise per row, one draw more in front if the start draws too; None for none.
     """
-    x = np.asarray(x, np.float64)
-    start = plan.start
-    anchor = point = x
-    history = np.zeros((plan.slots, *x.shape))
-    if start is not None:
-        anchor, point = start.anchor * x, start.point * x
-        if start.history is not None:
-            history = np.stack([w * x for w in start.history])
-    register = np.zeros_like(x)
-    for i in range(plan.length):
-        row = jax.tree.map(lambda w, i=i: w[i], plan.rows)
-        found = predict(point, i)
-        found = found if isinstance(found, tuple) else (found,)
-        noise = np.zeros_like(x) if z is None else z[i]
-        evaluations = convert(row, point, found, plan.matrix)
-        anchor, point, history, register = move(
-            row, anchor, point, history, register, evaluations, noise, plan.matrix
-        )
-    return point
+    first = plan.start is not None and plan.start.noise is not None
+    extra = int(first and z is not None and len(z) == plan.length + 1)
+
+    def draw(i: int) -> Any:
+        return None if z is None or i + extra < 0 else z[i + extra]
+
+    return deque(walk(plan, predict, x, draw), maxlen=1).pop().registers[0]
 
 
-def _scalar(plan: Plan, predict: Any, x: float) -> float:
-    """`replay` of the mean for scalar weights: a long plan is checked in no time."""
-    rows = plan.rows
-    u, w, b = rows.convert.point, rows.convert.prediction, rows.convert.bias
-    a, p, push = rows.advance, rows.predict, rows.push
-    anchor = point = x
-    history = np.zeros(plan.slots)
-    for i in range(plan.length):
-        d = u[i, 0] * point + w[i, 0] * predict(point, i)
-        d = d if b is None else d + b[i, 0]
-        anchor = a.anchor[i] * anchor + a.point[i] * point + a.evaluation[i, 0] * d
-        anchor = anchor + a.history[i] @ history
-        anchor = anchor if a.bias is None else anchor + a.bias[i]
-        stored = push.evaluation[i, :, 0] * d + push.history[i] @ history
-        history[push.slot[i]] = stored
-        point = p.anchor[i] * anchor + p.history[i] @ history
-        point = point if p.bias is None else point + p.bias[i]
-    return float(point)
-
-
-def check(plan: Plan, lv: Levels, prediction: str, tol: float = 1e-9) -> None:
-    """Self-check: a constant prediction is integrated exactly over the whole plan.
+def self_check(plan: Plan, lv: Levels, basis: str | Basis, tol: float = 1e-9) -> None:
+    """A constant prediction is integrated exactly over the whole plan.
 
     Data:  x_N = (sigma_N / sigma_0) x_0 + (alpha_N - alpha_0 sigma_N / sigma_0) D
     Noise: x_N = (alpha_N / alpha_0) x_0 + (sigma_N - sigma_0 alpha_N / alpha_0) E
@@ -115,17 +131,18 @@ def check(plan: Plan, lv: Levels, prediction: str, tol: float = 1e-9) -> None:
     Raises:
         ValueError: the weights do not sum to the integral of a constant.
     """
-    rows = jax.tree.leaves(plan.rows)
-    if lv.alpha.ndim > 1 or not all(isinstance(w, np.ndarray) for w in rows):
+    weights = jax.tree.leaves((plan.rows, plan.start))
+    if basis not in ("data", "noise"):
+        return
+    if lv.alpha.ndim > 1 or not all(isinstance(w, np.ndarray) for w in weights):
         return  # traced or per-element weights: the same formulas, checked as scalars
     (a0, a1), (s0, s1) = lv.alpha[[0, -1]], lv.sigma[[0, -1]]
     a, s = plan.rows.level.alpha, plan.rows.level.sigma
-    run = _scalar if plan.start is None and plan.predictions == 1 else replay
-    if prediction == "data":
-        got = run(plan, lambda x, _: 1.0 + 0 * x, 1.0)
+    if basis == "data":
+        got = replay(plan, lambda x, _: np.ones_like(x), 1.0)
         want = s1 / s0 + (a1 - a0 * s1 / s0)
     else:
-        got = run(plan, lambda x, i: (x - s[i]) / a[i], 1.0)
+        got = replay(plan, lambda x, i: (x - s[i]) / a[i], 1.0)
         want = a1 / a0 + (s1 - s0 * a1 / a0)
     size = 1.0 + abs(a1) + abs(s1) + abs(want)
     if not abs(got - want) <= tol * size:

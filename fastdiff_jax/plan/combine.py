@@ -1,7 +1,7 @@
 """Plans made of plans: pad, stack, slice."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,49 +9,116 @@ import numpy as np
 
 from ..numerics import namespace
 from ..typing import PyTree
-from .core import Level, Plan, Start
+from .core import Level, Plan, Start, ends_step
 
-__all__ = ["pad", "slice_rows", "stack"]
+__all__ = [
+    "dense",
+    "pad",
+    "slice_rows",
+    "sparse",
+    "stack",
+    "whole",
+    "writes_of",
+]
 
 
-def _extend(leaf: Any, axis: int, size: int, value: float = 0.0) -> Any:
-    """Grow an axis to `size` with a constant."""
-    xp = namespace(leaf)
-    widths = [(0, 0)] * leaf.ndim
-    widths[axis] = (0, size - leaf.shape[axis])
-    return xp.pad(leaf, widths, constant_values=value)
-
-
-def _grow_history(plan: Plan, slots: int) -> Plan:
-    """More history slots; the new ones are never read."""
-    have = plan.slots
-    if slots < have:
-        raise ValueError(f"slots must be >= {have}, what the plan uses; got {slots}.")
-    if slots == have:
-        return plan
-    rows = plan.rows
-
-    def wide(tree: PyTree, axis: int) -> PyTree:
-        return jax.tree.map(lambda w: _extend(w, axis, slots), tree)
-
-    push = rows.push
-    if have == 0:  # one write of nothing into slot 0
-        count, length = plan.predictions, plan.length
-        push = push._replace(
-            slot=np.zeros((length, 1), np.int32),
-            evaluation=np.zeros((length, 1, count)),
-            history=np.zeros((length, 1, slots)),
+def _with_registers(plan: Plan, count: int) -> Plan:
+    """More registers; the new ones hold zeros that nothing reads."""
+    more = count - plan.registers
+    if more < 0:
+        raise ValueError(
+            f"registers must be >= {plan.registers}, what the plan keeps; got {count}."
         )
-    else:
-        push = push._replace(history=wide(push.history, 2))
-    start = plan.start
-    if start is not None and start.history is not None:
-        start = start._replace(history=wide(start.history, 0))
-    rows = rows._replace(
-        push=push,
-        advance=rows.advance._replace(history=wide(rows.advance.history, 1)),
-        predict=rows.predict._replace(history=wide(rows.predict.history, 1)),
+
+    def wider(w: Any, axis: int) -> Any:
+        edges = [(0, more * (a == axis)) for a in range(w.ndim)]
+        return namespace(w).pad(w, edges)
+
+    registers = jax.tree.map(lambda w: wider(w, 2), plan.rows.registers)
+    start = jax.tree.map(lambda w: wider(w, 0), plan.start)
+    rows = plan.rows._replace(registers=registers)
+    return dataclasses.replace(plan, rows=rows, start=start)
+
+
+def relined(plan: Plan, to: np.ndarray, pick: np.ndarray) -> Plan:
+    """The same rows with other lines.
+
+    Args:
+        plan: a plan of R rows.
+        to: the register of each new write, (R, L).
+        pick: which line each is, and the sample, (R, L + 1): 0..W - 1 are the row's
+            writes, W its sample, W + 1 + k keeps register k.
+    """
+    count, row = plan.registers, np.arange(len(to))[:, None]
+
+    def leaf(w: Any, keeps: bool) -> Any:
+        xp, axes = namespace(w), w.shape[2:]
+        idle = np.zeros((len(to), count, *axes))
+        if keeps:
+            one = np.eye(axes[-1]) if plan.matrix else 1.0
+            eye = np.eye(count).reshape((count, count) + (1,) * (len(axes) - 1))
+            idle = idle + eye * one
+        return xp.concatenate([w, xp.asarray(idle, dtype=w.dtype)], 1)[row, pick]
+
+    def each(tree: PyTree, keeps: bool = False) -> PyTree:
+        return jax.tree.map(lambda w: leaf(w, keeps), tree)
+
+    rows = plan.rows._replace(
+        to=to.astype(np.int32),
+        registers=each(plan.rows.registers, True),
+        predictions=each(plan.rows.predictions),
+        noise=each(plan.rows.noise),
+        bias=each(plan.rows.bias),
     )
+    return dataclasses.replace(plan, rows=rows)
+
+
+def dense(plan: Plan) -> Plan:
+    """The same rows with a line for every register, in order: W = K."""
+    to, have, every = np.asarray(plan.rows.to), plan.writes, np.arange(plan.registers)
+    pick = np.broadcast_to(have + 1 + every, (len(to), len(every))).copy()
+    pick[np.arange(len(to))[:, None], to] = np.arange(have)
+    last = np.full((len(to), 1), have)
+    return relined(plan, np.broadcast_to(every, pick.shape), np.append(pick, last, 1))
+
+
+def sparse(plan: Plan, written: np.ndarray, count: int = 0) -> Plan:
+    """A dense plan with only the lines of the registers that a row writes.
+
+    Args:
+        plan: a dense plan.
+        written: which registers a row writes, (R, K) bool.
+        count: of writes; at least as many as the row with the most of them has. The
+            others' spare lines keep registers.
+    """
+    written = written | (np.arange(plan.registers) == 0)
+    count = max(count, int(written.sum(axis=1).max()))
+    to = np.argsort(~written, axis=1, kind="stable")[:, :count]
+    last = np.full((len(to), 1), plan.writes)
+    return relined(plan, to, np.append(to, last, 1))
+
+
+def writes_of(plan: Plan) -> np.ndarray:
+    """Which registers each row writes, (R, K) bool."""
+    to = np.asarray(plan.rows.to)
+    return (to[:, :, None] == np.arange(plan.registers)).any(axis=1)
+
+
+def whole(plan: Plan, noise: bool) -> Plan:
+    """A plan with a bias, and with noise weights if asked, in rows and start."""
+
+    def full(part: Any, lead: Callable) -> Any:
+        like, drawn = plan.rows.registers, noise or plan.stochastic
+        zero = lambda w: np.zeros(lead(w) + w.shape[3:], w.dtype)  # noqa: E731
+        if part.noise is None and drawn:
+            part = part._replace(noise=jax.tree.map(zero, like))
+        if part.bias is None:  # an array, not a matrix
+            flat = jax.tree.map(lambda w: w[..., 0, 0], like) if plan.matrix else like
+            part = part._replace(bias=jax.tree.map(zero, flat))
+        return part
+
+    start = plan.start and full(plan.start, lambda w: w.shape[2:3])
+    rows = full(plan.rows, lambda w: w.shape[:2])
     return dataclasses.replace(plan, rows=rows, start=start)
 
 
@@ -59,89 +126,104 @@ def pad(
     plan: Plan,
     length: int | None = None,
     *,
-    slots: int | None = None,
+    registers: int | None = None,
     writes: int | None = None,
+    noise: bool = False,
 ) -> Plan:
     """A plan that does the same in more rows, so that one program serves many.
 
     A padding row costs no evaluation (it is skipped at run time) and is the identity.
-    The result always carries the `active` mask, so every plan padded to the same
-    length and slots has the same structure.
+    Plans padded to one size have one structure, whatever the solver, but for whether
+    they draw noise; with `noise` all of them do, and draws that no row asks for are
+    skipped, too.
 
     Args:
         plan: the plan.
         length: rows of the result, None for as many as there are.
-        slots: history slots of the result, None for as many as there are.
-        writes: history writes per row of the result (momentum methods have 2).
+        registers: registers of the result, None for as many as there are.
+        writes: writes per row of the result, at most as many as registers.
+        noise: give the result noise weights, 0 where the plan has none.
 
     Returns:
         A plan with the same samples.
 
     Raises:
-        ValueError: fewer rows or slots than the plan has.
+        ValueError: fewer rows, registers or writes than the plan has.
     """
     length = plan.length if length is None else length
     if length < plan.length:
         raise ValueError(
             f"length must be >= {plan.length}, the plan's rows; got {length}."
         )
-    if slots is not None:
-        plan = _grow_history(plan, slots)
-    if writes is not None:
-        plan = _writes(plan, writes)
+    if registers is not None:
+        plan = _with_registers(plan, registers)
+    if writes not in (None, plan.writes):
+        if not plan.writes <= writes <= plan.registers:
+            raise ValueError(
+                f"writes must be {plan.writes}, what the plan has, to "
+                f"{plan.registers}, its registers (each write needs one of its own); "
+                f"got {writes}."
+            )
+        plan = sparse(dense(plan), writes_of(plan), writes)
+    plan = whole(plan, noise)
     rows, old = plan.rows, plan.length
     active = np.ones(old, bool) if rows.active is None else rows.active
-    rows = rows._replace(active=active)
-    rows = jax.tree.map(lambda w: _extend(w, 0, length), rows)
-    extra = np.arange(length) >= old
-
-    def spread(w: Any) -> np.ndarray:
-        return extra.reshape((-1,) + (1,) * (w.ndim - 1))
-
-    def where(tree: PyTree, value: Any) -> PyTree:
-        return jax.tree.map(
-            lambda w: namespace(w).where(spread(w), np.asarray(value, w.dtype), w), tree
-        )
-
-    level = jax.tree.map(
-        lambda w, e: namespace(w, e).where(spread(w), e, w), rows.level, plan.end
+    number, lines = np.arange(length), np.arange(plan.writes)
+    extra = number >= old
+    rows = jax.tree.map(
+        lambda w: w[np.minimum(number, old - 1)], rows._replace(active=active)
     )
-    xp = namespace(rows.index)
     rows = rows._replace(
-        index=xp.where(extra, rows.index[0] + np.arange(length), rows.index).astype(
-            np.int32
+        index=_where(extra, rows.index[0] + number, rows.index),
+        level=Level(
+            *jax.tree.map(lambda w, e: _where(extra, e, w), rows.level, plan.end)
         ),
-        level=Level(*level),
-        advance=rows.advance._replace(point=where(rows.advance.point, 1.0)),
-        predict=rows.predict._replace(anchor=where(rows.predict.anchor, 1.0)),
-        push=_keep_slot(rows.push, extra),
+        active=_where(extra, False, rows.active),
     )
-    if rows.register is not None:
-        rows = rows._replace(
-            register=rows.register._replace(keep=where(rows.register.keep, 1.0))
-        )
-    return dataclasses.replace(plan, rows=rows)
+    to = np.where(extra[:, None], lines, rows.to)
+    pick = np.append(lines, plan.writes) + 0 * extra[:, None]
+    pick[extra] = plan.writes + 1 + np.append(lines, 0)  # each keeps its register
+    return relined(dataclasses.replace(plan, rows=rows), to, pick)
 
 
-def _keep_slot(push: Any, extra: np.ndarray) -> Any:
-    """On padding rows, write slot 0 back into slot 0."""
+def _where(rows: np.ndarray, value: Any, weights: Any) -> Any:
+    """The value in some rows, the weights in the others."""
+    mask = rows.reshape((-1,) + (1,) * (weights.ndim - 1))
+    xp = namespace(weights, value)
+    return xp.where(mask, xp.asarray(value, dtype=weights.dtype), weights)
 
-    def first(w: Any) -> Any:
-        if 0 in w.shape:
-            return w
-        one = np.zeros(w.shape, w.dtype)
-        one[:, :, 0] = 1
-        mask = extra.reshape((-1,) + (1,) * (w.ndim - 1))
-        return namespace(w).where(mask, one, w)
 
-    return push._replace(history=jax.tree.map(first, push.history))
+def _opens(plan: Plan, at: int) -> Start | None:
+    """The start of a slice that begins at a row; None if it needs older registers."""
+    rows, start = plan.rows, plan.start
+    weights = jax.tree.leaves(tuple(rows)[3:5])
+    known = all(isinstance(w, np.ndarray) for w in weights)
+    if at == 0 or start is None or not known or not ends_step(rows)[at - 1]:
+        return start if at == 0 else None
+    reads: Any = False
+    for w in jax.tree.leaves(dense(plan).rows.registers):
+        reads = reads | (w != 0).reshape(*w.shape[:3], -1).any(axis=3)
+    old = np.arange(plan.registers) > 0
+    for lines in reads[at:]:
+        found = (lines & old).any(axis=1)
+        if found[0] or found[-1]:
+            return None
+        old = found[:-1]
+
+    def alone(w: np.ndarray) -> np.ndarray:
+        one = np.eye(w.shape[-1]) if plan.matrix else np.ones(w.shape[1:])
+        return np.stack([one, *np.zeros((len(w) - 1, *w.shape[1:]))])
+
+    return Start(jax.tree.map(alone, start.x))
 
 
 def slice_rows(plan: Plan, start: int = 0, stop: int | None = None) -> Plan:
     """Rows start..stop-1 as a plan of its own, to run from a state or to stop early.
 
-    The rows keep their index, so noise is that of the whole run. From row 1 on there
-    is no start move: continue with `engine.run` from the state the rows before left.
+    The rows keep their index, so noise is that of the whole run. From row 1 on, go on
+    with `engine.run` from the state that the rows before left. A plan of one-step
+    method, cut where a step ends, can also start from x, at the level of its first
+    row.
 
     Raises:
         ValueError: an empty or out-of-range slice.
@@ -155,9 +237,7 @@ def slice_rows(plan: Plan, start: int = 0, stop: int | None = None) -> Plan:
     end = plan.end
     if stop < plan.length:
         end = Level(*jax.tree.map(lambda w: w[stop], plan.rows.level))
-    return dataclasses.replace(
-        plan, rows=rows, end=end, start=plan.start if start == 0 else None
-    )
+    return dataclasses.replace(plan, rows=rows, end=end, start=_opens(plan, start))
 
 
 def stack(plans: Sequence[Plan]) -> Plan:
@@ -175,84 +255,21 @@ def stack(plans: Sequence[Plan]) -> Plan:
     """
     if not plans:
         raise ValueError("plans must not be empty.")
-    length = max(p.length for p in plans)
-    slots = max(p.slots for p in plans)
-    writes = max(p.rows.push.slot.shape[1] for p in plans)
-    padded = [pad(p, length, slots=slots, writes=writes) for p in plans]
-    structure = max((jax.tree.structure(p) for p in padded), key=lambda s: s.num_leaves)
-    if any(jax.tree.structure(p) != structure for p in padded):
-        padded = [_fill(p, padded) for p in padded]
-    kinds = {str(jax.tree.structure(p)) for p in padded}
-    if len(kinds) > 1:
+    size: dict[str, Any] = {
+        "length": max(p.length for p in plans),
+        "registers": max(p.registers for p in plans),
+        "writes": max(p.writes for p in plans),
+        "noise": any(p.stochastic for p in plans),
+    }
+    padded = [pad(p, **size) for p in plans]
+    kinds = {jax.tree.structure(p) for p in padded}
+    kinds |= {tuple(map(np.ndim, jax.tree.leaves(p))) for p in padded}
+    if len(kinds) > 2:
         raise ValueError(
-            "plans cannot be stacked: their controls, weights or matrix flag differ in "
-            "structure. Give all of them the same kind of weights and controls."
+            "plans cannot be stacked: their controls, weights, predictions or matrix "
+            "flag differ in structure. Give all of them the same kind of weights and "
+            "controls."
         )
     return jax.tree.map(
-        lambda *leaves: (
-            namespace(*leaves).stack(np.broadcast_arrays(*leaves))
-            if all(isinstance(v, np.ndarray | np.generic) for v in leaves)
-            else namespace(*leaves).stack(leaves)
-        ),
-        *padded,
+        lambda *w: namespace(*w).stack(namespace(*w).broadcast_arrays(*w)), *padded
     )
-
-
-def _writes(plan: Plan, writes: int) -> Plan:
-    """As many writes per row as asked for; an extra one repeats the first."""
-    push = plan.rows.push
-    have = push.slot.shape[1]
-    if have in (0, writes):
-        return plan
-    if writes < have:
-        raise ValueError(f"writes must be >= {have}, what the plan has; got {writes}.")
-
-    def more(w: Any) -> Any:
-        again = [w[:, :1]] * (writes - have)
-        return namespace(w).concatenate([w, *again], axis=1)
-
-    push = jax.tree.map(more, push)
-    return dataclasses.replace(plan, rows=plan.rows._replace(push=push))
-
-
-def _fill(plan: Plan, plans: Sequence[Plan]) -> Plan:
-    """Zeros for each optional weight that another of the plans has."""
-    rows, length = plan.rows, plan.length
-    zero = np.zeros(length)
-
-    def moved(name: str) -> Any:
-        own = getattr(rows, name)
-        gaps = {
-            field: zero
-            for field in ("noise", "register", "bias")
-            if getattr(own, field) is None
-            and any(getattr(getattr(p.rows, name), field) is not None for p in plans)
-        }
-        return own._replace(**gaps)
-
-    register = rows.register
-    if register is None:
-        other = next((p.rows.register for p in plans if p.rows.register), None)
-        register = other and other._replace(keep=zero, draw=zero)
-    start = plan.start
-    if any(p.start is not None for p in plans):
-        start = Start(np.ones(()), np.ones(())) if start is None else start
-        others = [p.start for p in plans if p.start is not None]
-        gaps = {}
-        for field in Start._fields:
-            if getattr(start, field) is None and any(
-                getattr(o, field) is not None for o in others
-            ):
-                shape = (plan.slots,) if field == "history" else ()
-                gaps[field] = np.zeros(shape)
-        start = start._replace(**gaps)
-    bias = rows.convert.bias
-    if bias is None and any(p.rows.convert.bias is not None for p in plans):
-        bias = np.zeros((length, plan.predictions))
-    rows = rows._replace(
-        advance=moved("advance"),
-        predict=moved("predict"),
-        register=register,
-        convert=rows.convert._replace(bias=bias),
-    )
-    return dataclasses.replace(plan, rows=rows, start=start)

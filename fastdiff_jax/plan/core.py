@@ -1,16 +1,14 @@
-"""Plan: a sampler as a table of numbers, one row per model evaluation.
+"""Plan: a sampler as a table of numbers, one row per call of the network.
 
-State: `anchor` (the point the current step started from), `point` (where the model is
-evaluated next), `history` (K stored evaluations) and, where a method composes noise,
-a noise `register`. A row evaluates the model at `point`, with z ~ N(0, I), and moves
+A run keeps K registers, each like x. A row asks the network at register 0 and writes,
 
-    d_p     = convert.point_p point + convert.prediction_p prediction_p + bias_p
-    anchor' = advance: linear in (anchor, point, d, history, z, register)
-    history'[slot_w] = push: linear in (d, history), for each of W writes
-    register' = keep register + draw z
-    point'  = predict: linear in (anchor', history', z, register')
+    D                 = denoiser(register 0), P predictions
+    register[to_w]   <- sum_k registers_wk register_k + sum_p predictions_wp D_p
+                        + noise_w z + bias_w,    w = 1..W, z ~ N(0, I)
 
-After the last row `point` is the sample.
+all from what the registers held before the row. Register 0 is where the network is
+asked next, and the sample after the last row. One more line of weights, the last, is
+written nowhere: it is the sample as it stands after the row.
 """
 
 import dataclasses
@@ -19,91 +17,49 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..numerics import history_terms, mix, namespace
+from ..numerics import Level, namespace
+from ..states import mix
 from ..trees import pytree
 from ..typing import Array, PyTree
 
-__all__ = [
-    "Convert",
-    "Level",
-    "Move",
-    "Plan",
-    "Push",
-    "Register",
-    "Row",
-    "Start",
-    "move",
-]
-
-
-class Convert(NamedTuple):
-    """d_p = point_p * point + prediction_p * prediction_p + bias_p, p = 1..P."""
-
-    point: PyTree  # (R, P, ...)
-    prediction: PyTree  # (R, P, ...)
-    bias: PyTree = None  # (R, P, ...)
-
-
-class Move(NamedTuple):
-    """Weights of one linear move; None is a weight of zero for every row."""
-
-    anchor: PyTree  # (R, ...)
-    history: PyTree  # (R, K, ...)
-    point: PyTree = None  # (R, ...), advance only
-    evaluation: PyTree = None  # (R, P, ...), advance only
-    noise: PyTree = None  # (R, ...), on the row's fresh z
-    register: PyTree = None  # (R, ...), on the noise register
-    bias: PyTree = None  # (R, ...)
-
-
-class Push(NamedTuple):
-    """history[slot_w] <- evaluation_w . d + history_w . history, for w = 1..W."""
-
-    slot: Array  # (R, W) int32
-    evaluation: PyTree  # (R, W, P, ...)
-    history: PyTree  # (R, W, K, ...)
-
-
-class Register(NamedTuple):
-    """register <- keep * register + draw * z."""
-
-    keep: PyTree  # (R, ...)
-    draw: PyTree  # (R, ...)
-
-
-class Start(NamedTuple):
-    """How x becomes the first state: each part is weight * x + noise * z + bias."""
-
-    anchor: PyTree  # (...)
-    point: PyTree  # (...)
-    history: PyTree = None  # (K, ...) weights of x; None stores zeros
-    anchor_noise: PyTree = None
-    point_noise: PyTree = None
-    register_noise: PyTree = None
-    anchor_bias: PyTree = None
-    point_bias: PyTree = None
-
-
-class Level(NamedTuple):
-    """A noise level: time, alpha, sigma."""
-
-    time: PyTree
-    alpha: PyTree
-    sigma: PyTree
+__all__ = ["Level", "Plan", "Row", "Start", "advance", "begin", "ends_step", "line"]
 
 
 class Row(NamedTuple):
-    """What one evaluation needs; in a Plan every leaf has a leading row axis."""
+    """What one evaluation needs; in a Plan every leaf has a leading row axis.
 
-    index: Array  # (R,) int32
-    level: Level  # (R, ...), where the model is evaluated
-    convert: Convert
-    advance: Move
-    push: Push
-    predict: Move
-    register: Register | None = None
+    Attributes:
+        index: number of the row in the whole plan, (R,) int32.
+        level: where the network is asked, (R, ...).
+        to: the register of each write, (R, W) int32; write 0 goes to register 0.
+        registers: weights of the registers, (R, W + 1, K, ...).
+        predictions: weights of the predictions, (R, W + 1, P, ...).
+        basis: (R, 2, ...): what the method integrates is basis_0 x + basis_1 D. A
+            label: it tells the printed table in which terms to speak.
+        noise: weights of z, (R, W + 1, ...), None for none.
+        bias: (R, W + 1, ...), None for none.
+        controls: what the denoiser is told, a tree with the rows' axis.
+        active: (R,) bool, only in padded plans: False is the identity, no call.
+    """
+
+    index: Array
+    level: Level
+    to: Array
+    registers: PyTree
+    predictions: PyTree
+    basis: PyTree
+    noise: PyTree = None
+    bias: PyTree = None
     controls: PyTree = None
-    active: Array | None = None  # (R,) bool; None: every row is
+    active: Array | None = None
+
+
+class Start(NamedTuple):
+    """register_k = x_k x + noise_k z + bias_k before the first row, (K, ...) each."""
+
+    x: PyTree
+    noise: PyTree = None
+    bias: PyTree = None
 
 
 @pytree
@@ -117,13 +73,18 @@ class Plan:
     Attributes:
         rows: the table, leading axis = rows.
         end: level of the sample.
-        start: how x becomes the first state, None for anchor = point = x.
+        start: how x becomes the first registers; None where a plan goes on from the
+            registers that other rows left.
+        reads: what the network's predictions must be, by name.
         matrix: weights with two or more axes are (k, k) matrices on the state's axis 1.
     """
 
     rows: Row
     end: Level
-    start: Start | None = None
+    start: Start | None
+    reads: tuple[str, ...] = dataclasses.field(
+        default=("data",), metadata={"static": True}
+    )
     matrix: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
@@ -138,26 +99,27 @@ class Plan:
         return self.length if active is None else int(np.sum(active))
 
     @property
-    def slots(self) -> int:
-        """Number of history slots K."""
-        return (
-            self.rows.push.slot.shape[1]
-            and jax.tree.leaves(self.rows.push.history)[0].shape[2]
-        )
+    def registers(self) -> int:
+        """Number of registers K."""
+        return jax.tree.leaves(self.rows.registers)[0].shape[2]
+
+    @property
+    def writes(self) -> int:
+        """Number of writes per row, W."""
+        return self.rows.to.shape[1]
 
     @property
     def predictions(self) -> int:
         """Number of predictions P that the denoiser returns."""
-        return jax.tree.leaves(self.rows.convert.prediction)[0].shape[1]
+        return len(self.reads)
 
     @property
     def stochastic(self) -> bool:
         """Whether the plan draws noise."""
-        rows, start = self.rows, self.start
-        noisy = (rows.advance.noise, rows.predict.noise, rows.register)
-        if start is not None:
-            noisy += (start.anchor_noise, start.point_noise, start.register_noise)
-        return any(weight is not None for weight in noisy)
+        start = self.start
+        return self.rows.noise is not None or (
+            start is not None and start.noise is not None
+        )
 
     def __str__(self) -> str:
         from .table import table
@@ -165,71 +127,58 @@ class Plan:
         return table(self)
 
 
-def _row_of(weights: PyTree, k: int) -> PyTree:
-    """Weights of one prediction or slot, or None."""
-    return None if weights is None else jax.tree.map(lambda w: w[k], weights)
+def pick(weights: PyTree, *at: int) -> PyTree:
+    """Weights at a position of their leading axes."""
+    return jax.tree.map(lambda w: w[at], weights)
 
 
-def _write(history: PyTree, slot: Any, value: PyTree) -> PyTree:
-    """History with one slot replaced."""
-    if namespace(slot, *jax.tree.leaves(history)) is np:
-
-        def put(h: Any, v: Any) -> Any:
-            h = h.copy()
-            h[slot] = v
-            return h
-
-        return jax.tree.map(put, history, value)
-    return jax.tree.map(
-        lambda h, v: jax.lax.dynamic_update_index_in_dim(h, v, slot, 0), history, value
-    )
-
-
-def convert(row: Row, point: PyTree, predictions: tuple, matrix: bool) -> tuple:
-    """The evaluations d_p of a row, in the basis that the method integrates in."""
-    w = row.convert
-    return tuple(
-        mix(
-            [(_row_of(w.point, p), point), (_row_of(w.prediction, p), prediction)],
-            _row_of(w.bias, p),
-            matrix,
-        )
-        for p, prediction in enumerate(predictions)
-    )
+def line(
+    row: Row, number: int, registers: tuple, predictions: tuple, z: PyTree, matrix: bool
+) -> PyTree:
+    """One line of a row: what a write puts into its register; -1 is the sample."""
+    terms = [
+        (pick(row.registers, number, k), value) for k, value in enumerate(registers)
+    ]
+    terms += [
+        (pick(row.predictions, number, p), value) for p, value in enumerate(predictions)
+    ]
+    if row.noise is not None and z is not None:
+        terms.append((pick(row.noise, number), z))
+    bias = None if row.bias is None else pick(row.bias, number)
+    return mix(terms, bias, matrix)
 
 
-def move(
-    row: Row,
-    anchor: PyTree,
-    point: PyTree,
-    history: PyTree,
-    register: PyTree,
-    evaluations: tuple,
-    z: PyTree,
-    matrix: bool = False,
-) -> tuple[PyTree, PyTree, PyTree, PyTree]:
-    """Advance, push and predict: (anchor, point, history, register) after a row."""
+def begin(start: Start, x: PyTree, z: PyTree, matrix: bool) -> tuple:
+    """The registers before the first row, each from x, 0 times x included."""
+    of_x = jax.tree.map(lambda w: w[:, None], start.x)
+    no = np.zeros(0, np.int32)  # a line reads the weights alone
+    row = Row(no, Level(0, 0, 0), no, of_x, None, None, start.noise, start.bias)
+    count = jax.tree.leaves(start.x)[0].shape[0]
+    return tuple(line(row, k, (x,), (), z, matrix) for k in range(count))
 
-    def noise_terms(w: Move, reg: PyTree) -> list:
-        return [(w.noise, z), (w.register, reg)]
 
-    a, p = row.advance, row.predict
-    terms = [(a.anchor, anchor), (a.point, point)]
-    terms += [(_row_of(a.evaluation, i), d) for i, d in enumerate(evaluations)]
-    terms += history_terms(a.history, history) + noise_terms(a, register)
-    anchor = mix(terms, a.bias, matrix)
+def advance(
+    row: Row, registers: tuple, predictions: tuple, z: PyTree, matrix: bool
+) -> tuple:
+    """The registers after a row; `to` may be traced, so others are selected by it."""
+    writes = row.to.shape[0]
+    new = [line(row, w, registers, predictions, z, matrix) for w in range(writes)]
+    out = [new[0]]
+    for k, value in enumerate(registers[1:], 1):
+        for w in range(1, writes):
+            here = row.to[w] == k
+            value = jax.tree.map(
+                lambda a, b, here=here: namespace(a, b).where(here, a, b), new[w], value
+            )
+        out.append(value)
+    return tuple(out)
 
-    old = history  # every write of the row sees the history before the row
-    for w in range(row.push.slot.shape[0]):
-        weights = _row_of(row.push.evaluation, w)
-        parts = [(_row_of(weights, i), d) for i, d in enumerate(evaluations)]
-        parts += history_terms(_row_of(row.push.history, w), old)
-        history = _write(history, row.push.slot[w], mix(parts, None, matrix))
 
-    if row.register is not None:
-        register = mix(
-            [(row.register.keep, register), (row.register.draw, z)], None, matrix
-        )
-    terms = [(p.anchor, anchor), *history_terms(p.history, history)]
-    point = mix(terms + noise_terms(p, register), p.bias, matrix)
-    return anchor, point, history, register
+def ends_step(rows: Row) -> Array:
+    """Which rows end a step, (R,): register 0 is the sample, nothing to come."""
+    found: Any = True
+    for weights in (rows.registers, rows.predictions, rows.noise, rows.bias):
+        for w in jax.tree.leaves(weights):
+            same = w[:, 0] == w[:, -1]
+            found = found & same.reshape(w.shape[0], -1).all(axis=1)
+    return found

@@ -1,36 +1,28 @@
 """Plans in which every element (frame, modality, pixel) has a time of its own.
 
-Each element runs the plan of its own distinct times, and waits where its time repeats:
-
-    moving   its own step's weights, at its own slots of the history
-    waiting  anchor, history and register stay; the point is the one it waits at
+Each element runs the rows of the plan of its own distinct times, and where its time
+repeats all its registers stay as they are.
 
 Vectorised time: Chen et al. 2024 (2407.01392), Liu et al. 2024 (2410.03160), Sun et al.
 2025 (2503.07418); per modality: Bao et al. 2023 (2303.06555).
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
+from ..grids.columns import Columns, columns_of
 from ..numerics import levels
-from ..typing import Process, PyTree
+from ..trees import concrete
+from ..typing import Array, Process, PyTree
 from .checks import validate
-from .core import Level, Plan, Push, Row
-from .waiting import Table, steps_of, with_waits
+from .combine import dense, pad, relined, sparse, writes_of
+from .core import Level, Plan, Start
 
 __all__ = ["per_element"]
-
-
-class _Grid(NamedTuple):
-    """The distinct columns of the times, and how the elements map to them."""
-
-    times: np.ndarray  # (R + 1, U)
-    moves: np.ndarray  # (R, U) bool
-    of: list[np.ndarray]  # per leaf of ts, the column of each element, shape (...)
-    structure: Any
 
 
 def per_element(
@@ -88,76 +80,25 @@ def per_element(
         >>> bool(jnp.all(out[:, 0] == x[:, 0]))
         True
     """
-    grid = _columns(process, ts)
+    grid = columns_of(process, ts)
     plans: dict[bytes, Plan] = {}
-    keys = []  # of each column's plan
+    own: list[Plan | None] = []  # each column's plan
     for u in range(grid.times.shape[1]):
         times = grid.times[np.append(grid.moves[:, u], True), u]
-        keys.append(times.tobytes())
-        if len(times) > 1 and keys[-1] not in plans:
-            plans[keys[-1]] = _checked(solver, process, times, options)
-    slots = max(plan.slots for plan in plans.values())
-    full = {key: with_waits(plan, slots) for key, plan in plans.items()}
-    other = next(iter(full.values()))  # an element that never moves waits in any plan
-
-    tables = []
-    for u, key in enumerate(keys):
-        table, moves = full.get(key, other), grid.moves[:, u]
-        taken = np.cumsum(moves) - moves  # steps before each row
-        at = np.where(moves, taken, steps_of(table) + taken)
-        tables.append(jax.tree.map(lambda w, at=at: w[at], table))
-        _check_waits(tables[-1], taken, solver)
-    own = [plans.get(key) for key in keys]
-    joined = jax.tree.map(lambda *w: np.stack(w, axis=-1), *tables)
-    made = _plan(joined, _levels(process, grid, own), grid, list(plans.values()))
+        key = times.tobytes()
+        if len(times) > 1 and key not in plans:
+            plans[key] = _checked(solver, process, times, options)
+        own.append(plans.get(key))
+    made = _plan(process, grid, own, list(plans.values()))
     validate(made)
     return made
 
 
-# --------------------------------------------------------------- times to columns
-
-
-def _columns(process: Process, ts: PyTree) -> _Grid:
-    """Checked times as distinct columns, without the rows in which nothing moves."""
-    if isinstance(ts, dict):
-        named, structure = jax.tree_util.tree_flatten_with_path(ts)
-    else:
-        named, structure = [((), ts)], None
-    leaves = []
-    for path, leaf in named:
-        name = f"ts{jax.tree_util.keystr(path)}"
-        if isinstance(leaf, jax.core.Tracer):
-            raise ValueError(
-                f"per_element needs {name} as numbers: which element waits where "
-                "shapes the plan. Build it outside jit, and pass it in."
-            )
-        leaves.append(np.asarray(leaf, np.float64))
-        if leaves[-1].size:
-            levels(process, leaves[-1], name)  # checks them
-    shapes = [leaf.shape for leaf in leaves]
-    if len({shape[:1] for shape in shapes}) != 1 or not all(v.size for v in leaves):
-        raise ValueError(
-            "ts must hold at least one element, and all its arrays the same number of "
-            f"times; got shapes {shapes}. Repeat the last time of the shorter ones."
-        )
-    flat = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
-    times, of = np.unique(flat, axis=1, return_inverse=True)
-    moves = times[1:] < times[:-1]
-    live = moves.any(axis=1)
-    if not live.any():
-        raise ValueError(
-            "ts must decrease somewhere: no element moves in any of its "
-            f"{len(moves)} rows. Nothing is left to sample."
-        )
-    parts = np.split(of.reshape(-1), np.cumsum([leaf[0].size for leaf in leaves])[:-1])
-    of = [p.reshape(v.shape[1:]) for p, v in zip(parts, leaves, strict=True)]
-    return _Grid(times[np.append(live, True)], moves[live], of, structure)
-
-
 def _checked(solver: Any, process: Process, times: np.ndarray, options: dict) -> Plan:
     """The solver's plan of one element, refused where it cannot wait between steps."""
-    plan, name = solver(process, times, **options), _name(solver)
-    if any(isinstance(w, jax.core.Tracer) for w in jax.tree.leaves(plan)):
+    plan = solver(process, times, **options)
+    name = getattr(solver, "__name__", str(solver))
+    if not concrete(plan):
         raise ValueError(
             f"per_element needs {name}'s options as numbers, got traced ones. Build "
             "the plan outside jit, and pass it in."
@@ -170,8 +111,10 @@ def _checked(solver: Any, process: Process, times: np.ndarray, options: dict) ->
             f"{name} makes {plan.length} rows for {len(times) - 1} steps. Use a "
             "multistep solver, such as dpmpp_2m, unipc or sa_solver."
         )
+    begin = plan.start and (plan.start.x.tolist(), *plan.start[1:])
+    alone = ([1.0] + [0.0] * (plan.registers - 1), None, None)
     extras = {
-        "a start move": plan.start is not None,
+        "a start move": begin != alone,
         "controls": plan.rows.controls is not None,
         "padding": plan.rows.active is not None,
         "matrix weights": plan.matrix,
@@ -185,82 +128,61 @@ def _checked(solver: Any, process: Process, times: np.ndarray, options: dict) ->
     return plan
 
 
-def _check_waits(table: Table, taken: np.ndarray, solver: Any) -> None:
-    if table.lost.any():
-        raise ValueError(
-            f"per_element cannot wait after step {taken[np.argmax(table.lost)] - 1} of "
-            f"{_name(solver)}: the noise it moved the point by is not kept. Use a "
-            "solver that draws it when it advances, such as sde_dpmpp_2m."
-        )
+def _plan(
+    process: Process, grid: Columns, own: list[Plan | None], plans: list[Plan]
+) -> Plan:
+    """The columns' rows side by side, as a plan of elements."""
+    whole = {
+        "registers": max(p.registers for p in plans),
+        "noise": any(p.stochastic for p in plans),
+    }
+    columns = [
+        _waiting(pad(plans[0] if p is None else p, **whole), moves)
+        for p, moves in zip(own, grid.moves.T, strict=True)
+    ]
+    joined = jax.tree.map(
+        lambda *w: np.stack(w, axis=-1), *(p.rows for p, _ in columns)
+    )
+    to = joined.to[..., 0]
+    index = np.arange(len(to), dtype=np.int32)
+    joined = joined._replace(index=index, to=to, active=None)
+    made = dataclasses.replace(columns[0][0], rows=joined)
+    made = sparse(made, np.any([written for _, written in columns], axis=0))
+    rows = made.rows
+    if not any(p.rows.bias is not None for p in plans):
+        rows = rows._replace(bias=None)
 
-
-def _levels(process: Process, grid: _Grid, own: list[Plan | None]) -> Level:
-    """Time, alpha, sigma of every row and of the end, (R + 1, U)."""
-    columns = []
-    for u, plan in enumerate(own):
-        taken = np.append(0, np.cumsum(grid.moves[:, u]))
-        if plan is None:
-            lv = levels(process, grid.times[:, u])
-            columns.append(Level(lv.time, lv.alpha, lv.sigma))
-            continue
-        columns.append(
-            jax.tree.map(
-                lambda w, end, at=taken: np.append(w, end)[at],
-                plan.rows.level,
-                plan.end,
-            )
-        )
-    return jax.tree.map(lambda *w: np.stack(w, axis=-1), *columns)
-
-
-def _name(solver: Any) -> str:
-    return getattr(solver, "__name__", str(solver))
-
-
-# ------------------------------------------------------------------- all elements
-
-
-def _plan(table: Table, level: Level, grid: _Grid, plans: list[Plan]) -> Plan:
-    """The table of all columns, (R, ..., U), as a plan of elements."""
-    rows = len(table.written)
-    slot = _writes(table.written.any(axis=-1))
-    at = (np.arange(rows)[:, None], slot)
-
-    def spread(w: np.ndarray, always: bool = False) -> PyTree:
+    def spread(w: Array, always: bool = False) -> PyTree:
+        """Columns to elements; one number where all elements share it."""
         if not always and (w == w[..., :1]).all():
             return w[..., 0]
         parts = []
         for of in grid.of:
-            found = w[..., of]
             same = (w[..., of.ravel()] == w[..., of.ravel()[:1]]).all()
-            parts.append(w[..., of.flat[0]] if same and not always else found)
+            alone = same and not always
+            parts.append(w[..., of.flat[0]] if alone else w[..., of])
         return parts[0] if grid.structure is None else grid.structure.unflatten(parts)
 
-    def weights(found: Any, name: str) -> Any:
-        """Spread, without what no plan has."""
-        each = [getattr(plan.rows, name) for plan in plans]
-        out = {}
-        for field, w in found._asdict().items():
-            absent = all(e is None or getattr(e, field) is None for e in each)
-            out[field] = None if absent and not w.any() else spread(w)
-        return type(found)(**out)
-
-    register = None
-    if any(plan.rows.register is not None for plan in plans):
-        register = weights(table.register, "register")
-    row = Row(
-        index=np.arange(rows, dtype=np.int32),
+    level = levels(process, grid.times)[:3]
+    weights = ("registers", "predictions", "basis", "noise", "bias")
+    rows = rows._replace(
         level=Level(*(spread(w[:-1], always=True) for w in level)),
-        convert=weights(table.convert, "convert"),
-        advance=weights(table.advance, "advance"),
-        push=Push(slot, spread(table.evaluation[at]), spread(table.history[at])),
-        predict=weights(table.predict, "predict"),
-        register=register,
+        **{n: jax.tree.map(spread, getattr(rows, n)) for n in weights},
     )
-    return Plan(row, Level(*(spread(w[-1], always=True) for w in level)))
+    end = Level(*(spread(w[-1], always=True) for w in level))
+    assert made.start is not None  # `_checked` lets no other through
+    one = made.start.x
+    x = jax.tree.map(lambda w: one.reshape((-1,) + (1,) * (w.ndim - 3)), rows.registers)
+    return Plan(rows, end, Start(x), made.reads)
 
 
-def _writes(written: np.ndarray) -> np.ndarray:
-    """The slots that each row writes, (R, W); short of W, others: they keep theirs."""
-    count = int(written.sum(axis=1).max(initial=0))
-    return np.argsort(~written, axis=1, kind="stable")[:, :count].astype(np.int32)
+def _waiting(plan: Plan, moves: np.ndarray) -> tuple[Plan, np.ndarray]:
+    """An element's rows where it moves, idle ones elsewhere; and what it writes."""
+    row, still = np.maximum(np.cumsum(moves) - 1, 0), ~moves[:, None]
+    written, full = writes_of(plan)[row] & ~still, dense(plan)
+    rows = jax.tree.map(lambda w: w[row], full.rows)
+    rows = rows._replace(basis=np.where(still, [0.0, 1.0], rows.basis))
+    lines = np.arange(plan.registers + 1)
+    idle = len(lines) + np.append(lines[:-1], 0)  # all kept, the sample is register 0
+    there = dataclasses.replace(full, rows=rows)
+    return relined(there, rows.to, np.where(still, idle, lines)), written

@@ -16,11 +16,8 @@ from .core import Plan
 
 __all__ = ["from_json", "load", "save", "to_json"]
 
-_FORMAT = "fastdiff_jax.plan/1"
-_RECORDS = {
-    name: getattr(core, name)
-    for name in ("Convert", "Level", "Move", "Push", "Register", "Row", "Start")
-}
+_FORMAT = "fastdiff_jax.plan/2"
+_RECORDS = {name: getattr(core, name) for name in ("Level", "Row", "Start")}
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -73,6 +70,7 @@ def to_json(plan: Plan) -> str:
         {
             "format": _FORMAT,
             "matrix": plan.matrix,
+            "reads": list(plan.reads),
             "end": _encode(plan.end),
             "start": _encode(plan.start),
             "rows": _encode(plan.rows),
@@ -101,6 +99,7 @@ def from_json(text: str, source: str = "plan JSON") -> Plan:
             _decode(tree["rows"]),
             _decode(tree["end"]),
             _decode(tree["start"]),
+            tuple(str(name) for name in tree["reads"]),
             bool(tree["matrix"]),
         )
         validate(plan)

@@ -1,104 +1,143 @@
-"""A plan as text: one line per evaluation, weights newest first as in the papers."""
+"""A plan as text: one line per evaluation, weights newest first as in the papers.
 
-from typing import Any
+The registers are worked out of it again: each row's lines are followed back to the
+sample as it stood, the evaluations in the method's own terms and the draws.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from .core import Plan
+from .forms import Form, lines_of
 
-__all__ = ["columns", "table"]
+__all__ = ["Spelled", "columns", "spell", "table"]
 
-
-def _scalar(weights: Any) -> np.ndarray | None:
-    """Per-row numbers, averaged over elements; None if absent or tree-valued."""
-    if weights is None or jax.tree.structure(weights) != jax.tree.structure(0):
-        return None
-    return np.asarray(weights, np.float64)
-
-
-def _flat(weights: np.ndarray, lead: int) -> np.ndarray:
-    """Mean over the element axes."""
-    return weights.reshape(*weights.shape[:lead], -1).mean(-1)
-
-
-def _leveled(name: str, level: Any) -> dict[str, np.ndarray]:
-    """A level as a column, or as one per leaf where the state is a tree."""
-    return {
-        name + jax.tree_util.keystr(path): _flat(np.asarray(leaf, np.float64), 1)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(level)
-    }
+_ROUNDING = 1e-13  # of weights that cancel when registers are worked out
 
 
 def columns(plan: Plan) -> dict[str, np.ndarray]:
     """Named columns of numbers, each (rows,), zero ones left out.
 
-    `x` is the anchor's weight, `m0` this row's evaluation, `m1`, `m2`... the stored
-    ones, newest first; `p:` marks the move that predicts the next point.
+    `x` is the weight of the sample as it stood before the row, `m0` this row's
+    evaluation in the terms of the method, `m1`, `m2`... the ones before it, `z` this
+    row's draw; `p:` marks the next point where it is not the sample. Weights by the
+    element are means; plans of matrices or trees have the levels only.
     """
-    rows = plan.rows
     out: dict[str, np.ndarray] = {}
-    for name, level in zip(("t", "alpha", "sigma"), rows.level, strict=True):
-        out.update(_leveled(name, level))
+    for name, level in zip(("t", "alpha", "sigma"), plan.rows.level, strict=True):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(level):
+            values = np.asarray(leaf, np.float64).reshape(plan.length, -1)
+            out[name + jax.tree_util.keystr(path)] = values.mean(-1)
+    if plan.matrix or not isinstance(plan.rows.registers, np.ndarray):
+        return out
     found: dict[str, np.ndarray] = {}
+    for i, line in enumerate(spell(plan)):
+        for prefix, words in (("", line.sample), ("p:", line.point or {})):
+            for name, weight in words.items():
+                column = found.setdefault(prefix + name, np.zeros(plan.length))
+                column[i] = np.mean(weight)
+    return out | {k: found[k] for k in sorted(found, key=_place) if np.any(found[k])}
 
-    def add(name: str, weights: Any, lead: int = 1) -> None:
-        values = _scalar(weights)
-        if values is None:
-            return
-        values = _flat(values, lead)
-        if lead == 1:
-            found[name] = values
-            return
-        for k in range(values.shape[1]):
-            found[f"{name}{k}"] = values[:, k]
 
-    a, p = rows.advance, rows.predict
-    add("x", a.anchor)
-    add("point", a.point)
-    evaluation = _scalar(a.evaluation)
-    if evaluation is not None:
-        flat = _flat(evaluation, 2)
-        for k in range(flat.shape[1]):
-            found["m0" if k == 0 else f"m0'{k}"] = flat[:, k]
-    _history(found, "", a.history, plan, pushed=False)
-    add("z", a.noise)
-    add("register", a.register)
-    add("p:x", p.anchor)
-    _history(found, "p:", p.history, plan, pushed=True)
-    add("p:z", p.noise)
-    add("p:register", p.register)
-    active = plan.rows.active
-    if active is not None:  # padding says nothing
-        keep = np.asarray(active)
-        found = {name: np.where(keep, values, 0.0) for name, values in found.items()}
-        if "p:x" in found:
-            found["p:x"] = np.where(keep, found["p:x"], 1.0)
-    identity = np.all(found.get("p:x", np.ones(1)) == 1)
-    for name, values in found.items():
-        if np.any(values != 0) and not (name == "p:x" and identity):
-            out[name] = values
+def _place(name: str) -> tuple:
+    """Order of the columns: the sample's first, then x, m, z by age."""
+    word = name.removeprefix("p:")
+    return (name != word, "xmz".index(word[0]), len(word), word)
+
+
+class Spelled(NamedTuple):
+    """A row in the terms of the paper: names as in `columns` -> weights.
+
+    Attributes:
+        sample: the sample after the row, in terms of the one before it.
+        point: where the network is asked next, in terms of the sample after the row;
+            None where it is the sample.
+        moved: whether the row moves the sample.
+    """
+
+    sample: dict[str, Any]
+    point: dict[str, Any] | None
+    moved: bool
+
+
+def spell(plan: Plan) -> list[Spelled]:
+    """Every row of a plan of array weights in the terms of the paper."""
+    x = Form({("x", 0): np.ones((1, *plan.rows.registers.shape[3:]))})
+    held, sample, out = [x], x, []
+    if plan.start is not None:
+        held = [w[None] * x if np.any(w) else Form({}) for w in plan.start.x]
+    held += [Form({})] * (plan.registers - len(held))
+    for i in range(plan.length):
+        if plan.rows.active is not None and not plan.rows.active[i]:
+            out.append(Spelled({"x": np.ones(())}, None, False))
+            continue
+        lines, before = _lines(plan, i, held), sample
+        after = lines[-1]
+        moved = not _same(after, before)
+        if moved:
+            sample = Form({("x", i + 1): next(iter(x.parts.values()))})
+            lines = [_again(form, after, sample) for form in lines]
+            held = [_again(form, after, sample) for form in held]
+        point = None if _same(lines[0], sample) else _named(lines[0], i)
+        out.append(Spelled(_named(after if moved else before, i), point, moved))
+        for number, k in enumerate(plan.rows.to[i]):
+            held[int(k)] = lines[number]
     return out
 
 
-def _history(
-    found: dict[str, np.ndarray], prefix: str, weights: Any, plan: Plan, pushed: bool
-) -> None:
-    """Slots back to columns m1, m2... by following what each slot holds."""
-    values = _scalar(weights)
-    if values is None or plan.slots == 0:
-        return
-    values, slots = _flat(values, 2), np.asarray(plan.rows.push.slot)
-    holds: dict[int, tuple[int, int]] = {}  # slot -> (row, write) stored in it
-    for i in range(plan.length):
-        own = {int(s): (i, w) for w, s in enumerate(slots[i])}
-        if pushed:
-            holds.update(own)
-        for slot, (row, write) in holds.items():
-            name = f"{prefix}m{i - row}" + (f"'{write}" if write else "")
-            column = found.setdefault(name, np.zeros(plan.length))
-            column[i] = values[i, slot]
-        holds.update(own)
+def _lines(plan: Plan, i: int, held: list[Form]) -> list[Form]:
+    """The lines of a row in words: the registers and predictions written out."""
+    row = jax.tree.map(lambda w: w[i : i + 1], plan.rows)
+    known = {("register", k): form for k, form in enumerate(held)}
+    known |= {("noise",): Form({("z", i): 1.0}), ("one",): Form({})}
+    for p in range(plan.predictions):
+        known["prediction", p] = Form({(f"m{chr(39) + str(p) if p else ''}", i): 1.0})
+    if plan.predictions == 1:  # D = (m - basis_0 x) / basis_1
+        shift, scale = row.basis[:, 0], row.basis[:, 1]
+        safe = np.where(scale == 0, 1.0, scale)
+        known["prediction", 0] = np.where(scale == 0, 0.0, 1.0 / safe) * (
+            known["prediction", 0] - shift * held[0]
+        )
+    return [_clean(line.put(known)) for line in lines_of(*row[3:5], *row[6:8])]
+
+
+def _clean(form: Form) -> Form:
+    """Without the weights that only rounding left."""
+    most = max((np.max(np.abs(w)) for w in form.parts.values()), default=0.0)
+    keep = {k: w for k, w in form.parts.items() if np.any(np.abs(w) > _ROUNDING * most)}
+    return Form(keep)
+
+
+def _same(one: Form, two: Form) -> bool:
+    return one.parts.keys() == two.parts.keys() and all(
+        np.allclose(w, two.parts[k], rtol=1e-12, atol=0) for k, w in one.parts.items()
+    )
+
+
+def _again(form: Form, sample: Form, fresh: Form) -> Form:
+    """A form in terms of the new sample, in place of the one before it."""
+    if _same(form, sample):
+        return fresh
+    old = [k for k in sample.parts if k[0] == "x"]
+    if len(old) != 1 or old[0] not in form.parts or np.any(sample.parts[old[0]] == 0):
+        return form
+    share = form.parts[old[0]] / sample.parts[old[0]]
+    rest = form - share * sample
+    del rest.parts[old[0]]
+    return _clean(rest + share * fresh)
+
+
+def _named(form: Form, row: int) -> dict[str, Any]:
+    """Column names: ages in place of row numbers."""
+    out: dict[str, Any] = {}
+    for (kind, at), weight in form.parts.items():
+        letter, mark = kind[0], kind[1:]
+        age = "" if letter == "x" or (letter == "z" and at == row) else str(row - at)
+        name = f"{letter}{age}{mark}"
+        out[name] = out.get(name, 0.0) + weight[0]
+    return out
 
 
 def table(plan: Plan, digits: int = 5) -> str:

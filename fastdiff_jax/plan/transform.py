@@ -1,24 +1,25 @@
-"""Plans from plans that need fewer evaluations: the analytic first step."""
+"""Plans from plans that need one evaluation less: the first is written down, or shared.
+
+At the noise end a network knows little: its answer may be replaced by a linear function
+of x (`analytic_first_step`), or by what it says at the second level (`skip_first`).
+"""
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
-from ..numerics import namespace
+from ..numerics import as_float, namespace
 from ..typing import ArrayLike, PyTree
-from .core import Level, Move, Plan, Row, Start
+from .builders import Lines, axes_of
+from .combine import dense, sparse, whole, writes_of
+from .core import Level, Plan, Start
+from .forms import ONE, Form, lines_of, register
 
-__all__ = ["analytic_first_step"]
-
-
-class _Linear(NamedTuple):
-    """x_weight * x + noise * z + bias; None is zero."""
-
-    x: PyTree = None
-    noise: PyTree = None
-    bias: PyTree = None
+__all__ = ["analytic_first_step", "skip_first"]
 
 
 def analytic_first_step(
@@ -26,8 +27,7 @@ def analytic_first_step(
 ) -> Plan:
     """Replace the first evaluation by a linear function of x: one call less.
 
-    At the noise end a network knows little, so its answer may be written down. Row 0
-    becomes part of the plan's start move; the other rows keep their numbers, so their
+    Row 0 becomes part of the plan's start; the other rows keep their numbers, so their
     noise is that of the whole plan.
 
     'unit':  E = x / sqrt(alpha^2 + sigma^2)   (AFS for data of unit variance)
@@ -36,14 +36,13 @@ def analytic_first_step(
     (w, b):  D = w x + b
 
     Args:
-        plan: any plan of scalar or per-element weights whose start move draws no noise.
+        plan: any plan of scalar or per-element weights whose start draws no noise.
         rule: one of the above; w and b broadcast against the state.
         mean: of the data, for 'data'; a number or an array that broadcasts against one
             sample's state, shape (...).
 
     Returns:
-        A plan with one row fewer. A constant in D becomes biases of the moves, also of
-        later rows that read a stored evaluation.
+        A plan with one row fewer.
 
     Raises:
         ValueError: an unknown rule, fewer than two rows, a padded or matrix plan, a
@@ -58,62 +57,158 @@ def analytic_first_step(
 
     Reference: Dockhorn et al. 2022 (2210.05475).
     """
-    _refuse(plan)
-    first = jax.tree.map(lambda w: w[0], plan.rows)
-    data = _prediction(first.level, rule, mean)
-    start = plan.start or Start(np.ones(()), np.ones(()))
-    noisy = any(
-        w is not None
-        for w in (first.advance.noise, first.predict.noise, first.register)
-    )
-    anchor, point, history, register = _first_row(first, start, plan.slots, data)
-    rows = jax.tree.map(lambda w: w[1:], plan.rows)
-    if any(slot.bias is not None for slot in history):
-        rows = _carry_bias(rows, [slot.bias for slot in history])
-    made = Start(
-        anchor=_some(anchor.x),
-        point=_some(point.x),
-        history=_stacked([slot.x for slot in history]),
-        anchor_noise=_some(anchor.noise) if noisy else None,
-        point_noise=_some(point.noise) if noisy else None,
-        register_noise=register,
-        anchor_bias=anchor.bias,
-        point_bias=point.bias,
-    )
-    return dataclasses.replace(plan, rows=rows, start=made)
-
-
-def _refuse(plan: Plan) -> None:
-    start = plan.start
-    if plan.length < 2 or plan.rows.active is not None:
-        raise ValueError(
-            "analytic_first_step needs an unpadded plan of at least 2 rows, got "
-            f"{plan.length}{' padded' if plan.rows.active is not None else ''}. Apply "
-            "it before plan.pad, to a grid of more steps."
-        )
-    if plan.matrix:
-        raise ValueError(
-            "analytic_first_step does not compose matrix weights. Use a plan with "
-            "matrix=False."
-        )
-    drawn = start and (start.anchor_noise, start.point_noise, start.register_noise)
-    if drawn and any(w is not None for w in drawn):
+    start = _startable(plan, "analytic_first_step")
+    if start.noise is not None:
         raise ValueError(
             "analytic_first_step needs a start move without noise: the first row's own "
             "draw takes its place. Apply it without churn at the start."
         )
+    full, answer = dense(whole(plan, True)), _prediction(plan.rows.level, rule, mean)
+    like = jax.tree.structure(plan.rows.registers)
+    given = [
+        v if jax.tree.structure(v) == like else like.unflatten([v] * like.num_leaves)
+        for v in answer
+    ]
+    x, _, bias = full.start or start
+    weights = (*full.rows[3:5], *full.rows[6:8], x, bias, *given)
+    made = Start(*_by_leaf(_after_first, *weights))
+    if plan.rows.noise is None:
+        made = made._replace(noise=None)
+    biases = jax.tree.leaves(made.bias)
+    if all(isinstance(w, np.ndarray) and not w.any() for w in biases):
+        made = made._replace(bias=None)
+    rows = jax.tree.map(lambda w: w[1:], plan.rows)
+    return dataclasses.replace(plan, rows=rows, start=made)
 
 
-def _prediction(level: Level, rule: Any, mean: ArrayLike) -> _Linear:
-    """D = x_weight * x + bias at the first row's level."""
-    alpha, sigma = level.alpha, level.sigma
+def _after_first(*weights: Any) -> tuple:
+    """Weights of the registers after the first row, where D = slope x + offset."""
+    *row, x, bias, _, _ = weights
+    slope, offset = as_float(*weights[-2:])[1]
+    held = [
+        a * register(0) + b * ONE
+        for a, b in zip(x[:, None], bias[:, None], strict=True)
+    ]
+    known = {("register", k): form for k, form in enumerate(held)}
+    answer = slope[None] * held[0] + offset[None] * ONE
+    known |= {("prediction", p): answer for p in range(row[1].shape[2])}
+    forms = [line.put(known) for line in lines_of(*(w[:1] for w in row))[:-1]]
+    axes = axes_of([w for form in forms for w in form.parts.values()])
+    parts = (("register", 0), ("noise",), ("one",))
+    return tuple(w[0] for w in Lines(forms, 1, axes, False).each(parts))
+
+
+def skip_first(plan: Plan) -> Plan:
+    """Drop the first evaluation; the second is asked at x itself and serves for both.
+
+    Where the network answers with the mean of the data whatever the noise, as at the
+    noise end, D_0 = D_1 at any point: a plan of N + 1 evaluations for the price of N.
+    Row 0 joins row 1: the network is told row 1's level, and given x, which stands at
+    row 0's.
+
+    Args:
+        plan: any plan of two rows or more whose start draws no noise.
+
+    Returns:
+        A plan with one row fewer. Start it from the level of the whole plan's first
+        row, as `fd.prior(process, key, shape)` does.
+
+    Raises:
+        ValueError: fewer than two rows, a padded plan, a start that draws noise, or
+            first rows whose two draws are not one (noise of stages).
+
+    Example:
+        >>> import fastdiff_jax as fd
+        >>> process = fd.processes.vp_linear()
+        >>> plan = fd.solvers.ipndm(process, fd.grids.log_snr(process, 6), order=3)
+        >>> short = fd.plan.skip_first(plan)
+        >>> short.nfe, float(short.rows.level.time[0]) == float(plan.rows.level.time[1])
+        (5, True)
+    """
+    start = _startable(plan, "skip_first", matrix=True)
+    if start.noise is not None:
+        raise ValueError(
+            "skip_first needs a start that draws no noise: the first row is no longer "
+            "at its level. Apply it without churn at the start."
+        )
+    full, written = dense(whole(plan, True)), writes_of(plan)
+    joined = partial(_joined, matrix=plan.matrix)
+    a, b, noise, bias = _by_leaf(joined, *full.rows[3:5], *full.rows[6:8])
+    rows = jax.tree.map(lambda w: w[1:], full.rows)
+    rows = rows._replace(registers=a, predictions=b, noise=noise, bias=bias)
+    both = np.append(written[:1] | written[1:2], written[2:], 0)
+    made = sparse(dataclasses.replace(plan, rows=rows), both, plan.writes)
+    lacks = {n: None for n in ("noise", "bias") if getattr(plan.rows, n) is None}
+    return dataclasses.replace(made, rows=made.rows._replace(**lacks))
+
+
+def _joined(*weights: Any, matrix: bool) -> tuple:
+    """Dense rows, the first two as one: one prediction serves both."""
+    count, answers, rows = weights[0].shape[2], weights[1].shape[2], len(weights[0])
+    first, second, rest = (
+        lines_of(*(w[a:b] for w in weights)) for a, b in ((0, 1), (1, 2), (2, rows))
+    )
+    early = {("noise",): Form({("early",): 1.0})}
+    known = {
+        ("register", k): line.put(early, matrix) for k, line in enumerate(first[:-1])
+    }
+    both = [line.put(known, matrix) for line in second]
+    axes = axes_of([w for f in (*both, *rest) for w in f.parts.values()], matrix)
+    parts = [("register", k) for k in range(count)]
+    parts += [("prediction", p) for p in range(answers)]
+    parts += [("early",), ("noise",), ("one",)]
+    tables = [Lines(f, n, axes, matrix) for f, n in ((both, 1), (rest, rows - 2))]
+    found = [
+        namespace(*w).concatenate(w)
+        for w in zip(*(table.each(parts) for table in tables), strict=True)
+    ]
+    xp, (u, v, bias) = namespace(*found), found[-3:]
+    a, b = found[:count], found[count:-3]
+    return xp.stack(a, 2), xp.stack(b, 2), _one_draw(u, v), bias
+
+
+def _one_draw(u: Any, v: Any) -> Any:
+    """Two independent draws as one, where they go to the registers the same way."""
+    xp = namespace(u, v)
+    gap = (u * v[:, :1] - v * u[:, :1])[:, :-1]  # of the registers, not of the sample
+    if xp is np and np.abs(gap).max() > 1e-12 * np.abs(u).max() * np.abs(v).max():
+        raise ValueError(
+            "skip_first cannot join two draws that go to different places, as those "
+            "of stages do. Use a multistep method, or no noise in the first step."
+        )
+    whole = xp.sqrt(u**2 + v**2)
+    return xp.where(u + v < 0, -whole, whole)
+
+
+# ------------------------------------------------------------------------ helpers
+
+
+def _startable(plan: Plan, name: str, matrix: bool = False) -> Start:
+    padded = plan.rows.active is not None
+    if plan.length < 2 or padded or plan.start is None:
+        what = "padded" if padded else "" if plan.start else "a slice"
+        raise ValueError(
+            f"{name} needs an unpadded plan of at least 2 rows from its start, got "
+            f"{plan.length} {what}. Apply it before plan.pad and plan.slice_rows, to a "
+            "grid of more steps."
+        )
+    if plan.matrix and not matrix:
+        raise ValueError(
+            f"{name} does not compose matrix weights. Use a plan with matrix=False."
+        )
+    return plan.start
+
+
+def _prediction(level: Level, rule: Any, mean: ArrayLike) -> tuple[PyTree, PyTree]:
+    """(w, b) of D = w x + b at the first row's level."""
+    alpha, sigma = (jax.tree.map(lambda w: w[0], v) for v in level[1:])
     if isinstance(rule, tuple):
-        return _Linear(rule[0], bias=_as_bias(rule[1]))
+        return rule
     if rule == "data":
-        return _Linear(bias=_as_bias(mean))
+        return 0.0, mean
     if rule == "unit":  # (1 - sigma / r) / alpha without the 0 / 0 at alpha = 0
         norm = namespace(alpha).sqrt(alpha**2 + sigma**2)
-        return _Linear(alpha / (norm * (norm + sigma)))
+        return alpha / (norm * (norm + sigma)), 0.0
     if rule != "noise":
         raise ValueError(
             "rule must be 'unit', 'noise', 'data' or a pair (w, b) with D = w x + b; "
@@ -124,134 +219,12 @@ def _prediction(level: Level, rule: Any, mean: ArrayLike) -> _Linear:
             "rule 'noise' needs alpha > 0 at the first row: D does not follow from E "
             "where alpha = 0. Use 'unit' or 'data'."
         )
-    return _Linear((1 - sigma) / alpha)
+    return (1 - sigma) / alpha, 0.0
 
 
-def _as_bias(value: PyTree) -> PyTree:
-    """None for a plain zero, so that plans without a mean carry no biases."""
-    value = jax.tree.map(
-        lambda v: v if namespace(v) is not np else np.asarray(v, np.float64), value
-    )
-    leaves = jax.tree.leaves(value)
-    known = all(isinstance(v, np.ndarray) for v in leaves)
-    return None if known and not any(v.any() for v in leaves) else value
-
-
-def _first_row(
-    row: Row, start: Start, slots: int, data: _Linear
-) -> tuple[_Linear, _Linear, list[_Linear], PyTree]:
-    """Convert, advance, push and predict of a row, on linear functions of x and z."""
-    anchor = _Linear(start.anchor, bias=start.anchor_bias)
-    point = _Linear(start.point, bias=start.point_bias)
-    old = [_Linear(_at(start.history, k)) for k in range(slots)]
-    c, found = row.convert, []
-    for p in range(jax.tree.leaves(c.prediction)[0].shape[0]):
-        terms = [(_at(c.point, p), point), (_at(c.prediction, p), data)]
-        found.append(_sum(terms, bias=_at(c.bias, p)))
-
-    a = row.advance
-    terms = [(a.anchor, anchor), (a.point, point)]
-    terms += [(_at(a.evaluation, p), d) for p, d in enumerate(found)]
-    terms += [(_at(a.history, k), h) for k, h in enumerate(old)]
-    anchor = _sum(terms, a.noise, a.bias)
-
-    history = list(old)
-    for w in range(row.push.slot.shape[0]):
-        own, kept = _at(row.push.evaluation, w), _at(row.push.history, w)
-        terms = [(_at(own, p), d) for p, d in enumerate(found)]
-        terms += [(_at(kept, k), h) for k, h in enumerate(old)]
-        history[int(row.push.slot[w])] = _sum(terms)
-
-    # the register starts at zero: only this row's draw is in it
-    register = None if row.register is None else row.register.draw
-    p = row.predict
-    terms = [(p.anchor, anchor)]
-    terms += [(_at(p.history, k), h) for k, h in enumerate(history)]
-    drawn = _add(p.noise, _times(p.register, register))
-    return anchor, _sum(terms, drawn, p.bias), history, register
-
-
-def _carry_bias(rows: Row, constants: list[PyTree]) -> Row:
-    """Stored evaluations lack these constants: add them back wherever they are read."""
-    advance, predict = [], []
-    for i in range(rows.index.shape[0]):
-        row = jax.tree.map(lambda w, i=i: w[i], rows)
-        advance.append(_read(row.advance, constants))
-        after = list(constants)
-        for w in range(row.push.slot.shape[0]):
-            kept = _at(row.push.history, w)
-            parts = [_times(_at(kept, k), c) for k, c in enumerate(constants)]
-            after[int(row.push.slot[w])] = _total(parts)
-        constants = after
-        predict.append(_read(row.predict, constants))
-    return rows._replace(
-        advance=rows.advance._replace(bias=_stacked(advance)),
-        predict=rows.predict._replace(bias=_stacked(predict)),
-    )
-
-
-def _read(move: Move, constants: list[PyTree]) -> PyTree:
-    parts = [_times(_at(move.history, k), c) for k, c in enumerate(constants)]
-    return _add(move.bias, _total(parts))
-
-
-# ------------------------------------------------- arithmetic where None is zero
-
-
-def _at(weights: PyTree, k: int) -> PyTree:
-    return None if weights is None else jax.tree.map(lambda w: w[k], weights)
-
-
-def _pair(a: PyTree, b: PyTree, apply: Any) -> PyTree:
-    """Apply to two weights, each one array or a tree like the state."""
-    single = jax.tree.structure(0)
-    if jax.tree.structure(a) == single:
-        return jax.tree.map(lambda w: apply(a, w), b)
-    if jax.tree.structure(b) == single:
-        return jax.tree.map(lambda w: apply(w, b), a)
-    return jax.tree.map(apply, a, b)
-
-
-def _times(a: PyTree, b: PyTree) -> PyTree:
-    return None if a is None or b is None else _pair(a, b, lambda u, v: u * v)
-
-
-def _add(a: PyTree, b: PyTree) -> PyTree:
-    if a is None or b is None:
-        return b if a is None else a
-    return _pair(a, b, lambda u, v: u + v)
-
-
-def _total(parts: list[PyTree]) -> PyTree:
-    out = None
-    for part in parts:
-        out = _add(out, part)
-    return out
-
-
-def _sum(
-    terms: list[tuple[PyTree, _Linear]], noise: PyTree = None, bias: PyTree = None
-) -> _Linear:
-    return _Linear(
-        _total([_times(w, v.x) for w, v in terms]),
-        _add(noise, _total([_times(w, v.noise) for w, v in terms])),
-        _add(bias, _total([_times(w, v.bias) for w, v in terms])),
-    )
-
-
-def _some(weight: PyTree) -> PyTree:
-    return np.zeros(()) if weight is None else weight
-
-
-def _stacked(parts: list[PyTree]) -> PyTree:
-    """One array per leaf, parts along a new leading axis; None if all of them are."""
-    if all(part is None for part in parts):
-        return None
-    like = next(part for part in parts if part is not None)
-    whole = [_add(jax.tree.map(lambda v: v * 0.0, like), part) for part in parts]
-
-    def stack(*leaves: Any) -> Any:
-        xp = namespace(*leaves)
-        return xp.stack(xp.broadcast_arrays(*leaves))
-
-    return jax.tree.map(stack, *whole)
+def _by_leaf(change: Callable[..., tuple], *weights: PyTree) -> tuple:
+    """A change of weights, leaf by leaf of the state; its results as trees like it."""
+    found = jax.tree.map(change, *weights)
+    like = jax.tree.structure(weights[0])
+    leaves = like.flatten_up_to(found)
+    return tuple(like.unflatten(w) for w in zip(*leaves, strict=True))

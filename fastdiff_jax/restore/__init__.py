@@ -1,14 +1,15 @@
-"""Restoration: diffusion between a clean x_0 and a degraded y, x = a x_0 + b y + s eps.
+"""Restoration: networks trained on pairs, from a clean x_0 to a degraded y.
 
 `sample` runs any plan around k y; `denoiser` makes a network of (x, y, t) a denoiser.
+A path's numbers are in `processes`; here are the recipes of papers.
 """
 
+from ..starts import first_state as first_state
 from .centred import Centred as Centred
 from .centred import centred as centred
 from .centred import sample as sample
 from .endpoint import Normalized as Normalized
 from .endpoint import WithEndpoint as WithEndpoint
-from .endpoint import first_state as first_state
 from .endpoint import normalized as normalized
 from .endpoint import with_endpoint as with_endpoint
 from .mr_sampler import mr_sampler as mr_sampler

@@ -13,7 +13,6 @@ D - k y, and k y is added to the result. k = 1 for mean-reverting processes (Luo
 2023, 2301.11699) and ResShift (2307.12348), 1/2 for Resfusion (2311.14900).
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -21,45 +20,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine import prior
 from ..engine import sample as run_plan
-from ..engine.rows import floating
-from ..hooks import carry_of, check_inner
-from ..models.adapter import Model, fit
+from ..hooks import Wrapped, carry_of
+from ..models.adapter import Model
 from ..numerics import namespace
 from ..plan import Plan
-from ..trees import pytree
-from ..typing import Array, Context, Denoiser, Key, Process, PyTree
+from ..starts import centre_of, degraded, spread_over, unit_noise
+from ..states import align, floating
+from ..trees import as_tree, pytree
+from ..typing import Context, Denoiser, Key, Process, PyTree
 from .network import Restorer
 
-__all__ = ["Centred", "centre_of", "centred", "sample", "spread_over"]
-
-
-def spread_over(y: PyTree, x: PyTree, k: Any = 1.0) -> PyTree:
-    """K y with the axes and dtypes of x: leaves of y broadcast against those of x."""
-
-    def leaf(v: Any, like: Array) -> Array:
-        v = jnp.asarray(v).astype(like.dtype)
-        v = v.reshape((1,) * (like.ndim - v.ndim) + v.shape)
-        return v if isinstance(k, float) and k == 1.0 else v * fit(k, like)
-
-    return jax.tree.map(leaf, y, x)
+__all__ = ["Centred", "centred", "refuse_plain_models", "sample"]
 
 
 @pytree
-class _Function:
-    """A plain function as a denoiser that may stand inside a pytree."""
-
-    fn: Any = dataclasses.field(metadata={"static": True})
-
-    def __call__(
-        self, x: PyTree, context: Context, carry: PyTree
-    ) -> tuple[PyTree, PyTree]:
-        return self.fn(x, context, carry)
-
-
-@pytree
-class Centred:
+class Centred(Wrapped):
     """A denoiser of x as one of x - k y: (u, ...) -> D(u + k y) - k y.
 
     Attributes:
@@ -94,28 +70,8 @@ class Centred:
         shift = spread_over(self.y, x, self.k)
         return carry_of(self.inner, jax.tree.map(jnp.add, x, shift))
 
-    def check_plan(self, plan: Any) -> None:
-        """As the inner denoiser."""
-        check_inner(self.inner, plan)
 
-
-def centre_of(process: Process) -> Any:
-    """The k with beta = k (1 - alpha).
-
-    Raises:
-        ValueError: the process has none.
-    """
-    k = getattr(process, "centre", None)
-    if k is None:
-        raise ValueError(
-            f"{type(process).__name__} has no centre: its weight of y is not "
-            "k (1 - alpha), so x - k y is no Gaussian path. Use a process with one, "
-            "e.g. processes.mean_reverting(), or a two-endpoint plan of first order."
-        )
-    return k
-
-
-def _refuse_plain_models(denoiser: Any) -> None:
+def refuse_plain_models(denoiser: Any) -> None:
     """A `models.denoiser` converts by x = alpha D + sigma E, without beta y."""
     stop = (Model, Restorer)
     for part in jax.tree.leaves(denoiser, is_leaf=lambda v: isinstance(v, stop)):
@@ -151,36 +107,8 @@ def centred(denoiser: Denoiser, process: Process, y: PyTree) -> Centred:
         1.0
     """
     k = centre_of(process)
-    _refuse_plain_models(denoiser)
-    if callable(denoiser) and jax.tree_util.all_leaves([denoiser]):
-        denoiser = _Function(denoiser)
-    return Centred(denoiser, y, k)
-
-
-class _Unit:
-    """Noise of unit variance, for `engine.prior`."""
-
-    start = 0.0
-
-    def sigma(self, t: Any) -> Any:
-        del t
-        return 1.0
-
-
-def _degraded(y: PyTree) -> PyTree:
-    """The input as floating arrays, float32 at least.
-
-    Raises:
-        ValueError: whole numbers.
-    """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(y):
-        dtype = jnp.asarray(leaf).dtype
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            raise ValueError(
-                f"y{jax.tree_util.keystr(path)} must be floating, got {dtype}. Scale "
-                "it as the network's data, e.g. y / 255."
-            )
-    return floating(y)
+    refuse_plain_models(denoiser)
+    return Centred(as_tree(denoiser), y, k)
 
 
 def _same_process(plan: Plan, process: Process) -> None:
@@ -227,7 +155,7 @@ def sample(
         start: x_T in the process' own coordinates, instead of drawing it.
         shape: shape of x, or a tree of arrays or ShapeDtypeStructs, where y is to be
             broadcast (several samples of one y); None: y's own.
-        **options: of `fd.sample`: noise, controls, collect, post, checkpoint,
+        **options: of `fd.sample`: noise, controls, collect, move, checkpoint,
             progress, preview. States and predictions that a hook gets are centred:
             add k y.
 
@@ -249,7 +177,7 @@ def sample(
 
     Reference: Luo et al. 2023 (2301.11699), eq 6; Li et al. 2025 (2502.07856).
     """
-    inner = centred(denoiser, process, y := _degraded(y))
+    inner = centred(denoiser, process, y := degraded(y))
     _same_process(plan, process)
     if start is None:
         if key is None:
@@ -258,8 +186,8 @@ def sample(
                 "start=x_T."
             )
         like = jax.tree.map(jnp.asarray, y) if shape is None else shape
-        x = prior(_Unit(), key, like)
-        x = jax.tree.map(lambda z: z * fit(plan.rows.level.sigma[0], z), x)
+        x = unit_noise(key, like)
+        x = jax.tree.map(lambda z: z * align(plan.rows.level.sigma[0], z), x)
     else:
         x = floating(start)
         x = jax.tree.map(lambda v, s: v - s, x, spread_over(y, x, inner.k))

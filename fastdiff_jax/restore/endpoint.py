@@ -1,7 +1,6 @@
-"""What plans between two endpoints need beside a denoiser: y itself, and a start.
+"""What plans between two endpoints need beside a denoiser: y itself, and a scale.
 
 with_endpoint   D  ->  (D, y), for `solvers.two_endpoint`
-first_state     x_T = k y + sigma_T z
 normalized      the network sees x / sqrt(sigma^2 + variance)
 """
 
@@ -10,31 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..engine import prior
-from ..hooks import carry_of, check_inner
-from ..models.adapter import Model, fit
-from ..trees import pytree
-from ..typing import Context, Denoiser, Key, Process, PyTree
-from .centred import (
-    _degraded,
-    _Function,
-    _refuse_plain_models,
-    centre_of,
-    spread_over,
-)
+from ..hooks import Wrapped
+from ..models.adapter import Model
+from ..starts import degraded, spread_over
+from ..states import align
+from ..trees import as_tree, pytree
+from ..typing import Context, Denoiser, PyTree
+from .centred import refuse_plain_models
 from .network import Restorer
 
-__all__ = [
-    "Normalized",
-    "WithEndpoint",
-    "first_state",
-    "normalized",
-    "with_endpoint",
-]
+__all__ = ["Normalized", "WithEndpoint", "normalized", "with_endpoint"]
 
 
 @pytree
-class WithEndpoint:
+class WithEndpoint(Wrapped):
     """A denoiser that returns (D, y); y is an argument of the compiled run."""
 
     inner: Any
@@ -50,19 +38,10 @@ class WithEndpoint:
         )
         return (out, y), carry
 
-    def initial_carry(self, x: PyTree) -> PyTree:
-        """The inner denoiser's."""
-        return carry_of(self.inner, x)
-
-    def check_plan(self, plan: Any) -> None:
-        """ValueError where the plan does not take (D, y); else as the inner one."""
-        if plan.predictions != 2:
-            raise ValueError(
-                f"with_endpoint gives (D, y) and this plan takes {plan.predictions} "
-                "prediction. Build it with solvers.two_endpoint(process, ts), or run "
-                "it with restore.sample, which centres the state on y."
-            )
-        check_inner(self.inner, plan)
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The data and the degraded input."""
+        return ("data", "degraded")
 
 
 def with_endpoint(denoiser: Denoiser, y: PyTree) -> WithEndpoint:
@@ -88,45 +67,13 @@ def with_endpoint(denoiser: Denoiser, y: PyTree) -> WithEndpoint:
         >>> bool(abs(x - 2.0).max() < 1e-3)
         True
     """
-    y = _degraded(y)
-    _refuse_plain_models(denoiser)
-    if callable(denoiser) and jax.tree_util.all_leaves([denoiser]):
-        denoiser = _Function(denoiser)
-    return WithEndpoint(denoiser, y)
-
-
-def first_state(
-    process: Process, y: PyTree, key: Key, *, start: float | None = None
-) -> PyTree:
-    """The state that restoration starts from: x_T = k y + sigma_T z.
-
-    What the true x_T adds, alpha_T (x_0 - k y), is not known; it is small or zero at
-    the start of every published path but OUVE's.
-
-    Args:
-        process: a path with two endpoints and a centre k.
-        y: the degraded input, leaves (B, ...).
-        key: a key, or one per sample.
-        start: the plan's first time, None for the process' own.
-
-    Returns:
-        A tree like y. Complex y gets complex noise of total variance 1.
-
-    Example:
-        >>> import jax, fastdiff_jax as fd
-        >>> y = jax.numpy.ones((4000, 1))
-        >>> x = first_state(fd.processes.resfusion(), y, jax.random.key(0))
-        >>> abs(float(x.mean()) - 0.5) < 0.05, abs(float(x.std()) - 0.75**0.5) < 0.05
-        (True, True)
-    """
-    y = _degraded(y)
-    z = prior(process, key, y, start=start)
-    shift = spread_over(y, z, centre_of(process))
-    return jax.tree.map(jnp.add, z, shift)
+    y = degraded(y)
+    refuse_plain_models(denoiser)
+    return WithEndpoint(as_tree(denoiser), y)
 
 
 @pytree
-class Normalized:
+class Normalized(Wrapped):
     """A denoiser that sees x / sqrt(sigma^2 + variance)."""
 
     inner: Any
@@ -138,18 +85,10 @@ class Normalized:
         """The prediction at the scaled x."""
 
         def leaf(v: Any) -> Any:
-            sigma, variance = fit(context.sigma, v), fit(self.variance, v)
+            sigma, variance = align(context.sigma, v), align(self.variance, v)
             return v * jax.lax.rsqrt(sigma**2 + variance)
 
         return self.inner(jax.tree.map(leaf, x), context, carry)
-
-    def initial_carry(self, x: PyTree) -> PyTree:
-        """The inner denoiser's."""
-        return carry_of(self.inner, x)
-
-    def check_plan(self, plan: Any) -> None:
-        """As the inner denoiser."""
-        check_inner(self.inner, plan)
 
 
 def normalized(denoiser: Denoiser, variance: Any = 1.0) -> Normalized:
@@ -181,6 +120,4 @@ def normalized(denoiser: Denoiser, variance: Any = 1.0) -> Normalized:
                 f"normalized needs a data predictor, got prediction={kind!r}, whose "
                 "conversion needs the state itself. Scale x inside fn instead."
             )
-    if callable(denoiser) and jax.tree_util.all_leaves([denoiser]):
-        denoiser = _Function(denoiser)
-    return Normalized(denoiser, variance)
+    return Normalized(as_tree(denoiser), variance)

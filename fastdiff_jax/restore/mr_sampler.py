@@ -114,7 +114,7 @@ def mr_sampler(
                 process,
                 ts,
                 compat=True,
-                warmup="exact",
+                variant="exact",
                 prediction=kind,
                 lower_order_final=False,
             )

@@ -16,13 +16,15 @@ process' noise (lambda_inf of a mean-reverting process, else 1),
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from ..models.adapter import Model, fit
+from ..models.adapter import Model
 from ..models.adapter import denoiser as plain
+from ..numerics import to_data
+from ..states import align, like_state
 from ..trees import pytree
 from ..typing import Array, Context, Process, PyTree
 
@@ -54,6 +56,7 @@ class Restorer:
     """A network of (x, y, t) as a denoiser; a pytree, new numbers do not recompile."""
 
     net: Model
+    gives: ClassVar[tuple[str, ...]] = ("data",)
 
     @property
     def y(self) -> PyTree:
@@ -64,39 +67,27 @@ class Restorer:
         self, x: PyTree, context: Context, carry: PyTree
     ) -> tuple[PyTree, PyTree]:
         """The data prediction at x, in the process' own coordinates."""
-        out = self.net.raw(x, context)
-        if jax.tree.structure(out) != jax.tree.structure(x):
-            return out, carry  # the engine names what is wrong
-        same = jax.tree.map(lambda a, b: jnp.shape(a) == jnp.shape(b), x, out)
-        if not all(jax.tree.leaves(same)):
-            return out, carry
+        out = like_state(x, self.net.raw(x, context))
 
         def leaf(value: Array, found: Array, y: Any) -> Array:
-            y = jnp.asarray(y).astype(value.dtype)
-            y = y.reshape((1,) * (value.ndim - y.ndim) + y.shape)
-            found = jnp.asarray(found).astype(value.dtype)
+            y = align(jnp.asarray(y).astype(value.dtype), value)
             return self._to_data(value, found, y, context)
 
         return jax.tree.map(leaf, x, out, self.y), carry
 
     def _to_data(self, x: Array, out: Array, y: Array, context: Context) -> Array:
         kind, process = self.net.prediction, self.net.process
-        alpha, sigma = (fit(v, x) for v in (context.alpha, context.sigma))
-        if kind == "data":
-            return out
-        time = jnp.asarray(context.time)
-        if kind in ("noise", "score"):
-            u = x - fit(process.beta(time), x) * y
-            noise = out if kind == "noise" else -sigma * out
-            return (u - sigma * noise) / alpha
-        shift = fit(process.centre, x) * y
-        w = x - shift
+        alpha, sigma = (align(v, x) for v in (context.alpha, context.sigma))
+        time, rates = jnp.asarray(context.time), ()
+        if kind in ("data", "noise", "score"):
+            u = x if kind == "data" else x - align(process.beta(time), x) * y
+            return to_data(kind, u, out, (alpha, sigma))
+        shift = align(process.centre, x) * y
         if kind == "v":
-            ratio = sigma / fit(getattr(process, "unit", 1.0), x)
-            return shift + (alpha * w - ratio * out) / (alpha**2 + ratio**2)
-        d_alpha, d_sigma = (fit(v, x) for v in process.rates(time))
-        free = (d_sigma * w - sigma * out) / (alpha * d_sigma - d_alpha * sigma)
-        return shift + free
+            sigma = sigma / align(getattr(process, "unit", 1.0), x)
+        else:
+            rates = tuple(align(v, x) for v in process.rates(time))
+        return shift + to_data(kind, x - shift, out, (alpha, sigma), rates)
 
     def check_plan(self, plan: Any) -> None:
         """ValueError where this kind of prediction does not give the data."""

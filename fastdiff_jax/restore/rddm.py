@@ -9,15 +9,15 @@ Where the network gives only one of them, the other follows from x:
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
-from ..models.adapter import fit
 from ..plan import Plan
+from ..states import align, like_state
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, Process, PyTree
 from .network import Restorer, denoiser
@@ -32,6 +32,8 @@ _ORDERS = ("together", "residual_first", "noise_first")
 class ResidualModel:
     """A network as the pair (R, E): for `solvers.residual_noise`, not for others."""
 
+    gives: ClassVar[tuple[str, ...]] = ("residual", "noise")
+
     net: Restorer
     outputs: str = dataclasses.field(metadata={"static": True})
 
@@ -42,14 +44,11 @@ class ResidualModel:
         out = self.net.net.raw(x, context)
         if self.outputs == "both":
             return tuple(out), carry
-        if jax.tree.structure(out) != jax.tree.structure(x):
-            return out, carry  # the engine names what is wrong
+        out = like_state(x, out)
 
         def other(value: Array, found: Array, y: Any) -> Array:
-            found = jnp.asarray(found).astype(value.dtype)
-            y = jnp.asarray(y).astype(value.dtype)
-            y = y.reshape((1,) * (value.ndim - y.ndim) + y.shape)
-            alpha, sigma = fit(context.alpha, value), fit(context.sigma, value)
+            y = align(jnp.asarray(y).astype(value.dtype), value)
+            alpha, sigma = align(context.alpha, value), align(context.sigma, value)
             if self.outputs == "noise":
                 return y - (value - (1 - alpha) * y - sigma * found) / alpha
             gone = sigma == 0  # no noise is left: its weight is 0 as well
@@ -60,12 +59,7 @@ class ResidualModel:
         return ((out, second) if self.outputs == "residual" else (second, out)), carry
 
     def check_plan(self, plan: Any) -> None:
-        """ValueError where the plan integrates something else, or R is not given."""
-        if plan.predictions != 2:
-            raise ValueError(
-                f"residual_model gives (R, E) and this plan takes {plan.predictions} "
-                "prediction. Build it with solvers.residual_noise or restore.rddm."
-            )
+        """ValueError where R does not follow."""
         alpha = plan.rows.level.alpha
         if self.outputs == "noise" and isinstance(alpha, np.ndarray):
             if (alpha == 0).any():

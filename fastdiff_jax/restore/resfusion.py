@@ -15,14 +15,14 @@ y / 2 + sqrt(3/4) z.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from .. import solvers
-from ..models.adapter import fit
 from ..plan import Plan
+from ..states import align
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, Process, PyTree
 from .network import Restorer, denoiser
@@ -36,26 +36,21 @@ class ResidualNoise:
     """A network of the residual noise rho as a denoiser."""
 
     net: Restorer
+    gives: ClassVar[tuple[str, ...]] = ("data",)
 
     def __call__(
         self, x: PyTree, context: Context, carry: PyTree
     ) -> tuple[PyTree, PyTree]:
         """The data prediction at x, in the process' own coordinates."""
         out, carry = self.net(x, context, carry)
-        if jax.tree.structure(out) != jax.tree.structure(x):
-            return out, carry  # the engine names what is wrong
         process, time = self.net.net.process, jnp.asarray(context.time)
         sigma, root = process.sigma(time), process.step_root(time)
         lift = sigma**2 / (1 + root)  # m
         level = (context.alpha, process.beta(time), sigma, lift)
 
         def leaf(value: Array, rho: Array, y: Any) -> Array:
-            if jnp.shape(rho) != value.shape:
-                return rho
-            alpha, beta, sigma, lift = (fit(v, value) for v in level)
-            y = jnp.asarray(y).astype(value.dtype)
-            y = y.reshape((1,) * (value.ndim - y.ndim) + y.shape)
-            rho = jnp.asarray(rho).astype(value.dtype)
+            alpha, beta, sigma, lift = (align(v, value) for v in level)
+            y = align(jnp.asarray(y).astype(value.dtype), value)
             return (value - (beta - lift) * y - sigma * rho) / (alpha + lift)
 
         return jax.tree.map(leaf, x, out, self.net.y), carry

@@ -26,7 +26,7 @@ from .. import plan as plans
 from .. import solvers
 from ..numerics import Levels, levels
 from ..plan import Plan
-from ..typing import ArrayLike, Process
+from ..typing import Array, ArrayLike, Process
 
 __all__ = ["sb_ve", "sgmse"]
 
@@ -86,16 +86,15 @@ def sgmse(
     )
     at = np.append(rows, steps)
     return plans.multistep(
-        Levels(*(v[at] for v in lv)),
-        prediction="data",
+        lv.take(at),
         keep=keep,
         weights=weight[:, None],
         noise=noise,
-        check_constant=False,  # Euler steps are not exact on a constant
+        exact=False,  # Euler steps are not exact on a constant
     )
 
 
-def _euler(process: Process, lv: Levels, final: str) -> tuple[np.ndarray, ...]:
+def _euler(process: Process, lv: Levels, final: str) -> tuple[Array, ...]:
     """Weights of (x, D, z) in the reverse SDE's Euler steps around y, (N,) each."""
     dt, alpha, sigma = lv.time[:-1] - lv.time[1:], lv.alpha[:-1], lv.sigma[:-1]
     d_alpha, d_sigma = process.rates(lv.time[:-1])
@@ -156,9 +155,8 @@ def sb_ve(
         ts = np.linspace(process.start, process.end, steps + 1)
     eta = 1.0 if sde else 0.0
     made = solvers.two_endpoint(process, ts, eta=eta, first_noise=not compat)
-    noise = made.rows.advance.noise
+    noise = made.rows.noise
     if noise is None or not sde:
         return made
-    noise = noise * (np.arange(made.length) < made.length - 1)
-    advance = made.rows.advance._replace(noise=noise)
-    return dataclasses.replace(made, rows=made.rows._replace(advance=advance))
+    last = (np.arange(made.length) < made.length - 1).reshape(-1, 1)
+    return dataclasses.replace(made, rows=made.rows._replace(noise=noise * last))

@@ -40,7 +40,7 @@ def churn(method):
                 raise NotYet("churn of diffusers' other samplers")
             compat = {"eps": "noise", "v": "velocity"}.get(case["prediction"])
         return fd.solvers.edm_churn(
-            process, ts, method=method, compat=compat, **_churn(o)
+            process, ts, variant=method, compat=compat, **_churn(o)
         )
 
     return build
@@ -68,11 +68,11 @@ def _per_step(case, plan):
 
 def _churn_draws(case, plan):
     """Draw i raises step i: in the row before it, or in the start."""
-    own = plan.rows.advance.noise
+    own = plan.rows.noise[:, 0]
     if case["oracle"] == "diffusers":  # a draw only where there is churn
         return np.maximum(np.cumsum(own != 0) - 1, 0)
     ahead = np.minimum(_per_step(case, plan) + 1, case["N"] - 1)
-    start = plan.start is not None
+    start = plan.start.noise is not None
     return np.concatenate([[0], ahead]) if start else ahead
 
 

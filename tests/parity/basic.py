@@ -32,11 +32,11 @@ def _ddim_linspace(case, o, arrays):
     a, s = process.alpha(labels), process.sigma(labels)
     b, r = process.alpha(lands), process.sigma(lands)
     level = fd.plan.Level(labels, a, s)
+    x, d = fd.plan.register(0), fd.plan.prediction()
     return fd.plan.build(
         level,
         fd.plan.Level(lands[-1], b[-1], r[-1]),
-        convert=fd.plan.basis(level, "data"),
-        advance=fd.plan.Move(r / s, None, evaluation=(b - r / s * a)[:, None]),
+        [(0, r / s * x + (b - r / s * a) * d)],
     )
 
 
@@ -132,7 +132,7 @@ def _dpm_multistep(case, o, arrays):
     if d["order"] == 2:
         return fd.solvers.dpmpp_2m(process, ts, variant=form, **shared)
     return fd.solvers.dpmpp_3m(
-        process, ts, warmup=form, compat=not o.get("corrected"), **shared
+        process, ts, variant=form, compat=not o.get("corrected"), **shared
     )
 
 

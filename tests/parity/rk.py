@@ -21,7 +21,7 @@ RHO_RK = {
 
 def rho_rk(case, o, arrays):
     process, ts = continuous(case, arrays)
-    return fd.solvers.rho_rk(process, ts, method=RHO_RK[o.get("rk_method", "3kutta")])
+    return fd.solvers.rho_rk(process, ts, variant=RHO_RK[o.get("rk_method", "3kutta")])
 
 
 def dpm2(case, o, arrays):

@@ -24,9 +24,9 @@ def sa(case, options, arrays):
         *path(case, arrays),
         predictor_order=options["predictor_order"],
         corrector_order=options["corrector_order"],
-        tau=tau_of(options, arrays),
+        tau2=np.square(tau_of(options, arrays)),
         prediction=kinds[options["algorithm_type"]],
-        few_step=True,
+        variant="few_step",
         lower_order_final=bool(options["lower_order_final"]),
     )
 

@@ -4,8 +4,8 @@ import numpy as np
 
 import fastdiff_jax as fd
 from fastdiff_jax.numerics import gather_columns, levels, step_orders
-from fastdiff_jax.solvers import _stochastic as sde
-from fastdiff_jax.solvers.dpm_solver import fast_orders
+from fastdiff_jax.solvers import _noise as sde
+from fastdiff_jax.solvers.singlestep.dpm_solver import fast_orders
 
 from ..golden_cases import NotYet, path, steps
 from .singlestep import clock
@@ -20,7 +20,7 @@ def multistep(case, o, arrays):
             tau2=o["eta"],
             variant=_form(o),
             lower_order_final=False,
-            noise_scale=o["s_noise"],
+            s_noise=o["s_noise"],
         )
     shared = {"prediction": "data" if o["algorithm_type"][-2:] == "++" else "noise"}
     if o["solver_order"] == 1:
@@ -31,7 +31,7 @@ def multistep(case, o, arrays):
         return fd.solvers.sde_dpmpp_2m(process, ts, variant=_form(o), **shared)
     if not o.get("corrected") and shared["prediction"] == "data":
         return _diffusers_third(process, ts, _form(o), shared)
-    return fd.solvers.sde_dpmpp_3m(process, ts, warmup=_form(o), **shared)
+    return fd.solvers.sde_dpmpp_3m(process, ts, variant=_form(o), **shared)
 
 
 def _diffusers_third(process, ts, form, shared):
@@ -58,12 +58,9 @@ def _diffusers_third(process, ts, form, shared):
         change = [lost * h / h0, -lost * h / h0 - lost * h / h1, lost * h / h1]
         return sde.published_third_weights(lv, tau2, rows) + np.stack(change, -1)
 
-    start, end = fd.plan.take(lv, slice(None, -1)), fd.plan.take(lv, slice(1, None))
-    keep, noise = sde.keep_and_noise(start, end, tau2, lv.h)
+    keep, noise = sde.sde_step(lv.starts, lv.ends, tau2, lv.h)
     columns = gather_columns(orders, weights, 3)
-    return fd.plan.multistep(
-        lv, prediction="data", keep=keep, weights=columns, noise=noise
-    )
+    return fd.plan.multistep(lv, keep=keep, weights=columns, noise=noise)
 
 
 def _form(o):
@@ -76,7 +73,7 @@ def third(case, o, arrays):
         tau2=o["eta"],
         compat=not o.get("corrected"),
         lower_order_final=False,
-        noise_scale=o["s_noise"],
+        s_noise=o["s_noise"],
     )
 
 
@@ -86,14 +83,14 @@ def dpmpp_sde(case, o, arrays):
         tau2=o["eta"] ** 2,
         r=o["r"],
         compat=True,
-        noise_scale=o["s_noise"],
+        s_noise=o["s_noise"],
     )
 
 
 def ancestral_2s(case, o, arrays):
     process, ts = clock(case, arrays)
     return fd.solvers.dpmpp_2s_ancestral(
-        process, ts, eta=o["eta"], noise_scale=o["s_noise"]
+        process, ts, eta=o["eta"], s_noise=o["s_noise"]
     )
 
 
@@ -129,20 +126,17 @@ def shared_grid(case, o, arrays):
             closes[row] = k == order
         i += order
     level = fd.plan.Level(ts[:-1], alpha[:-1], sigma[:-1])
-    inner = ~closes
+    # register 1: the state that the step restarts from; 2: the node's own evaluation
+    begin, d = fd.plan.register(1), fd.plan.prediction()
+    ahead = keep * begin + newest * d + noise * fd.plan.NOISE
+    ahead = ahead + older * fd.plan.register(2)
+    after = closes * ahead + (1.0 - closes) * begin
     return fd.plan.build(
         level,
         fd.plan.Level(ts[-1], alpha[-1], sigma[-1]),
-        convert=fd.plan.basis(level, "data"),
-        advance=fd.plan.Move(
-            np.where(closes, keep, 1.0),
-            (closes * older)[:, None],
-            evaluation=(closes * newest)[:, None],
-            noise=closes * noise,
-        ),
-        predict=fd.plan.Move(
-            np.where(inner, keep, 1.0), (inner * newest)[:, None], noise=inner * noise
-        ),
+        [(0, ahead), (1, after), (2, d)],
+        sample=after,
+        start={1: fd.plan.register(0)},
     )
 
 

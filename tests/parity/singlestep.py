@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import fastdiff_jax as fd
-from fastdiff_jax.adaptive import PID, Power, dpm_solver_adaptive
-from fastdiff_jax.solvers.dpm_solver import fast_orders
+from fastdiff_jax.continuous import PID, Power, dpm_solver_adaptive
+from fastdiff_jax.solvers.singlestep.dpm_solver import fast_orders
 
 from ..golden_cases import NotYet, path, refuse, steps
 
@@ -85,7 +85,7 @@ def dpm_fast(case, o, arrays):
         orders=fast_orders(case["N"], 3),
         inner="log_snr",
         eta=o["eta"],
-        noise_scale=o["s_noise"],
+        s_noise=o["s_noise"],
     )
 
 

@@ -68,7 +68,7 @@ def dpm_solver_v3(case, o, arrays):
     return fd.solvers.dpm_solver_v3(
         process,
         labels,
-        fd.statistics.from_arrays(low, high, *tables),
+        fd.tune.ems.from_arrays(low, high, *tables),
         order=o["order"],
         p_pseudo=o["p_pseudo"],
         corrector=o["use_corrector"],

@@ -1,0 +1,268 @@
+"""run and sample: all rows of a plan in one scan, compiled."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..hooks import accepts, carry_of, check_reads
+from ..noise.streams import needed
+from ..plan import Level, Plan, Row
+from ..states import floating
+from ..trees import as_tree, known_by
+from ..typing import Array, Context, Denoiser, Key, NoiseSource, PyTree, check_controls
+from .state import Info, State
+from .step import init, level_of, step
+
+__all__ = ["Move", "run", "sample"]
+
+Move = Callable[[State, Info, Row, Level], State]
+"""What happens after each row: (state, info, row, level reached) -> state."""
+
+
+def _rows_noise(noise: NoiseSource, plan: Plan) -> tuple[PyTree, PyTree]:
+    """Recorded noise as (start's z, rows' z); the former only if the plan draws it."""
+    lengths = {v.shape[0] for v in jax.tree.leaves(noise)}
+    extra = int(plan.start is not None and plan.start.noise is not None)
+    if extra and plan.rows.active is not None and lengths == {plan.length}:
+        extra = 0  # a padded plan may have a start that only could draw
+    if lengths != {plan.length + extra}:
+        raise ValueError(
+            f"noise must have a leading axis of {plan.length + extra} (one draw per "
+            f"row{', the start first' if extra else ''}), got {sorted(lengths)}."
+        )
+    if not extra:
+        return jax.tree.map(lambda v: jnp.zeros_like(v[0]), noise), noise
+    return (
+        jax.tree.map(lambda v: v[0], noise),
+        jax.tree.map(lambda v: v[1:], noise),
+    )
+
+
+def run(
+    plan: Plan,
+    denoiser: Denoiser,
+    state: State,
+    *,
+    noise: NoiseSource | None = None,
+    collect: Callable[[State, Info], PyTree] | None = None,
+    move: Move | None = None,
+    checkpoint: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    preview: Callable[[int, int, PyTree], None] | None = None,
+) -> tuple[State, PyTree]:
+    """All rows of a plan from a state on: one scan.
+
+    Args:
+        plan: the plan, or a slice of one.
+        denoiser: (x, context, carry) -> (prediction, carry).
+        state: from `init`, or from an earlier run of the rows before.
+        noise: recorded noise with a leading axis of rows, or a function
+            (row index, tree like x) -> z; None draws from the state's keys.
+        collect: (state after the row, info) -> what to keep of each row.
+        move: (state after the row, info, row, level it reached) -> state: what happens
+            after each row, such as setting known pixels or a Langevin step. It may
+            draw noise with `fd.noise.side_noise`.
+        checkpoint: recompute the rows in reverse mode instead of storing them.
+        progress: called on the host as (rows done, rows), in order.
+        preview: called on the host as (rows done, rows, denoised), in order.
+
+    Returns:
+        The last state, and what was collected, stacked over rows (or None).
+
+    Raises:
+        ValueError: a denoiser that does not give what the plan reads, or that changes
+            its carry's type.
+    """
+    check_reads(denoiser, plan.reads)
+    _check_carry(denoiser, state, plan)
+    # a plan that continues another still counts its own rows
+    first, total = plan.rows.index[0], plan.length
+
+    def body(state: State, each: tuple[Row, PyTree, PyTree]) -> tuple[State, PyTree]:
+        row, reached, z = each
+        if callable(noise):
+            z = noise(row.index, state.point)
+        after, info = step(state, row, denoiser, noise=z, matrix=plan.matrix)
+        if move is not None and row.active is None:
+            after = move(after, info, row, reached)
+        elif move is not None:  # padding is the identity
+            moved = partial(move, after, info, row, reached)
+            after = jax.lax.cond(row.active, moved, lambda: after)
+        if progress is not None:
+            _tell(progress, total, row.index - first)
+        if preview is not None:
+            _tell(preview, total, row.index - first, info.denoised)
+        return after, None if collect is None else collect(after, info)
+
+    if checkpoint:
+        body = jax.checkpoint(body)
+    recorded = None if callable(noise) else noise
+    reached = None if move is None else _reached(plan, state.point)
+    return jax.lax.scan(body, state, (plan.rows, reached, recorded))
+
+
+def _reached(plan: Plan, x: PyTree) -> Level:
+    """Where each row's point stands: the level of the row after it."""
+
+    def shifted(level: Any, end: Any) -> Any:
+        return jnp.concatenate([jnp.asarray(level)[1:], jnp.asarray(end)[None]])
+
+    return level_of(Level(*jax.tree.map(shifted, plan.rows.level, plan.end)), x)
+
+
+def _tell(function: Callable, total: int, row: Array, *values: PyTree) -> None:
+    tell = lambda i, *v: function(int(i) + 1, total, *v)  # noqa: E731
+    jax.debug.callback(tell, row, *values, ordered=True)
+
+
+def _check_carry(denoiser: Denoiser, state: State, plan: Plan) -> None:
+    """Fail with our words, not scan's, where the denoiser changes its carry's type."""
+    if state.carry is None and getattr(denoiser, "initial_carry", None) is None:
+        return
+    row = jax.tree.map(lambda w: w[0], plan.rows)
+    context = Context(row.index, *level_of(row.level, state.point), row.controls)
+    after = jax.eval_shape(denoiser, state.point, context, state.carry)[1]
+    before = jax.eval_shape(lambda c: c, state.carry)
+    if jax.tree.structure(after) != jax.tree.structure(before) or any(
+        (a.shape, a.dtype) != (b.shape, b.dtype)
+        for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+    ):
+        raise ValueError(
+            f"denoiser must return a carry like the one it gets: got {after} for "
+            f"{before}."
+        )
+
+
+class _Options(NamedTuple):
+    """What is static in a compiled run."""
+
+    collect: Any = None
+    checkpoint: bool = False
+    progress: Any = None
+    preview: Any = None
+
+
+class _Parts(NamedTuple):
+    """What a run is made of, each an argument: functions are constants in it."""
+
+    denoiser: Any
+    noise: Any = None
+    move: Any = None
+
+
+def _sample(
+    plan: Plan, parts: _Parts, x: PyTree, key: Key | None, options: _Options
+) -> PyTree:
+    noise, first, x = parts.noise, None, floating(x)
+    if noise is not None and not callable(noise):
+        noise = jax.tree.map(jnp.asarray, noise)
+        first, noise = _rows_noise(noise, plan)
+    elif noise is not None and plan.start is not None and plan.start.noise is not None:
+        first = noise(jnp.asarray(-1), x)
+    if noise is None and plan.stochastic:
+        needed(key)
+    state = init(plan, x, key, carry=carry_of(parts.denoiser, x), noise=first)
+    state, kept = run(
+        plan,
+        parts.denoiser,
+        state,
+        noise=noise,
+        move=parts.move,
+        **options._asdict(),
+    )
+    return state.point if options.collect is None else (state.point, kept)
+
+
+_compiled = jax.jit(_sample, static_argnames="options")
+
+
+def sample(
+    plan: Plan,
+    denoiser: Denoiser,
+    x: PyTree,
+    *,
+    key: Key | None = None,
+    noise: NoiseSource | None = None,
+    controls: PyTree = None,
+    collect: Callable[[State, Info], PyTree] | None = None,
+    move: Move | None = None,
+    checkpoint: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    preview: Callable[[int, int, PyTree], None] | None = None,
+) -> Any:
+    """Draw samples: run every row of a plan, compiled.
+
+    The compiled program is reused for any plan of equal shape (another solver, grid,
+    guidance scale or process), and for any denoiser of `fd.models` with equal shapes.
+    A denoiser that is a plain function is compiled once per function object.
+
+    Args:
+        plan: from `fd.solvers.NAME(process, ts)`.
+        denoiser: (x, context, carry) -> (data prediction, carry), see `fd.models`.
+        x: noise at the plan's first level, see `fd.prior`. A tree whose leaves share
+            a leading axis is a batch along it; otherwise it is one sample.
+        key: a key, or one per sample. Only stochastic plans need it. The noise is a
+            function of (sample key, row): sample i is the same at any batch size.
+        noise: recorded noise with a leading axis of rows, or a function
+            (row index, tree like x) -> z, instead of drawing it; see `fd.noise`.
+        controls: per-row values for the denoiser, a tree with the rows' leading axis;
+            replaces the plan's own. Names as in `fd.typing.CONTROLS`.
+        collect: (state, info) -> what to keep of each row.
+        move: (state, info, row, level reached) -> state, after each row, see `run` and
+            `fd.moves`.
+        checkpoint: in reverse mode, recompute rows instead of storing them.
+        progress: host function (rows done, rows), called in order.
+        preview: host function (rows done, rows, denoised), called in order.
+
+    Returns:
+        The sample, a tree like x (float32 at least); with `collect` the pair
+        (sample, what was collected, stacked over rows).
+
+    Raises:
+        ValueError: a stochastic plan without key, a denoiser of another shape or that
+            gives something else than the plan reads, unknown controls, or controls
+            whose leading axis is not the number of rows.
+
+    Example:
+        >>> import jax, fastdiff_jax as fd
+        >>> process = fd.processes.vp_linear()
+        >>> plan = fd.solvers.unipc(process, fd.grids.log_snr(process, 8), order=3)
+        >>> model = fd.models.gaussian(mean=2.0, variance=0.25)
+        >>> x = fd.prior(process, jax.random.key(0), (4000, 1))
+        >>> bool(abs(fd.sample(plan, model, x).mean() - 2.0) < 0.05)
+        True
+    """
+    if controls is not None:
+        _check_rows(controls, plan)
+        plan = dataclasses.replace(plan, rows=plan.rows._replace(controls=controls))
+    check_controls(plan.rows.controls)
+    check_reads(denoiser, plan.reads)
+    for part in (denoiser, noise, move):
+        accepts(part, plan)
+    parts = _Parts(*(as_tree(part) for part in (denoiser, noise, move)))
+    options = _Options(collect, checkpoint, progress, preview)
+    # an unhashable part cannot key the cache of compiled programs
+    draw = _compiled if known_by(parts) and _hashes(options) else _sample
+    return draw(plan, parts, x, key, options=options)
+
+
+def _hashes(options: _Options) -> bool:
+    try:
+        hash(options)
+    except TypeError:
+        return False
+    return True
+
+
+def _check_rows(controls: PyTree, plan: Plan) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(controls):
+        if np.shape(leaf)[:1] != (plan.length,):
+            raise ValueError(
+                f"controls{jax.tree_util.keystr(path)} must have {plan.length} rows, "
+                f"got shape {np.shape(leaf)}. One value per evaluation."
+            )

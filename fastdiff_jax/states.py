@@ -1,0 +1,143 @@
+"""States: trees of arrays whose leaves share a leading axis of samples, or one sample.
+
+A level, a weight or a control aligns with a leaf's last axes (`align`), a number per
+sample with its first (`per_sample`).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .typing import Array, PyTree
+
+__all__ = [
+    "align",
+    "batch_of",
+    "floating",
+    "like_state",
+    "mix",
+    "norm",
+    "per_sample",
+    "real_dtype",
+    "scale",
+]
+
+
+def floating(x: PyTree) -> PyTree:
+    """X as arrays in float32 or wider.
+
+    Raises:
+        ValueError: a leaf of whole numbers or truth values.
+    """
+
+    def leaf(path: Any, value: Any) -> Array:
+        value = jnp.asarray(value)
+        if not jnp.issubdtype(value.dtype, jnp.inexact):
+            raise ValueError(
+                f"x{jax.tree_util.keystr(path)} must be floating, got {value.dtype}. "
+                "Cast it, e.g. x.astype('float32')."
+            )
+        narrow = jnp.finfo(value.dtype).bits < 32
+        return value.astype(jnp.float32) if narrow else value
+
+    return jax.tree_util.tree_map_with_path(leaf, x)
+
+
+def batch_of(x: PyTree) -> int | None:
+    """Size of the leading axis that all leaves share, None if they do not."""
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(x)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def real_dtype(x: PyTree) -> Any:
+    """The widest real dtype among the leaves."""
+    return max((v.real.dtype for v in jax.tree.leaves(x)), key=lambda d: d.itemsize)
+
+
+_VARIANCE = "Does the net also predict a variance? Keep its first half."
+
+
+def like_state(x: PyTree, prediction: PyTree, hint: str = _VARIANCE) -> PyTree:
+    """A prediction in the state's dtypes.
+
+    Raises:
+        ValueError: another structure or shape than the state's, with the hint.
+    """
+    want, got = jax.tree.structure(x), jax.tree.structure(prediction)
+    if want != got:
+        raise ValueError(
+            f"denoiser returned a tree {got} for x of {want}. Return one prediction "
+            "per leaf of x."
+        )
+
+    def leaf(path: Any, value: Any, found: Any) -> Array:
+        found = jnp.asarray(found)
+        if found.shape != value.shape:
+            raise ValueError(
+                f"denoiser returned shape {found.shape} for x"
+                f"{jax.tree_util.keystr(path)} of shape {value.shape}. {hint}"
+            )
+        return found.astype(value.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, x, prediction)
+
+
+def align(value: Any, like: Array, real: bool = False) -> Array:
+    """A number or array in the dtype of `like`, its axes against the last of them."""
+    xp = jnp if isinstance(like, jax.Array) else np
+    value = xp.asarray(value, real_dtype(like) if real else like.dtype)
+    return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
+
+
+def per_sample(value: Any, like: Array) -> Array:
+    """One number, or one per sample, with trailing axes to multiply `like`."""
+    value = jnp.asarray(value).astype(real_dtype(like))
+    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
+
+
+def norm(x: PyTree) -> Array:
+    """Euclidean norm over all leaves, one per sample, shape (B,), or one number."""
+    batch = batch_of(x)
+    lead = () if batch is None else (batch,)
+    parts = [
+        jnp.sum(jnp.abs(v.reshape(*lead, -1)) ** 2, axis=-1) for v in jax.tree.leaves(x)
+    ]
+    return jnp.sqrt(sum(parts[1:], parts[0]))
+
+
+def _times(weight: Any, value: Array, matrix: bool) -> Array:
+    if matrix and weight.ndim >= 2:  # (k, k) acts on the channel axis after the batch
+        if not isinstance(value, jax.Array):
+            return np.einsum("ij,bj...->bi...", weight, value)
+        weight = jnp.asarray(weight, dtype=value.dtype)
+        # full precision: accelerators would round float32 factors
+        exact = jax.lax.Precision.HIGHEST
+        return jnp.einsum("ij,bj...->bi...", weight, value, precision=exact)
+    return align(weight, value) * value
+
+
+def scale(weight: PyTree, x: PyTree, matrix: bool = False) -> PyTree:
+    """Weight * x, where the weight is one array for all leaves or a tree like x."""
+    if jax.tree.structure(weight) == jax.tree.structure(0):
+        return jax.tree.map(lambda v: _times(weight, v, matrix), x)
+    return jax.tree.map(lambda v, w: _times(w, v, matrix), x, weight)
+
+
+def mix(
+    terms: list[tuple[PyTree, PyTree]], bias: PyTree = None, matrix: bool = False
+) -> PyTree:
+    """Sum of weight * tree over the terms, plus a bias.
+
+    Example:
+        >>> float(mix([(2.0, jnp.float32(3.0)), (1.0, jnp.float32(1.0))], bias=0.5))
+        7.5
+    """
+    parts = [scale(w, x, matrix) for w, x in terms]
+    if bias is not None:
+        like = terms[0][1]
+        one = jax.tree.structure(bias) == jax.tree.structure(0)
+        spread = jax.tree.map(lambda _: bias, like) if one else bias
+        parts.append(jax.tree.map(lambda v, b: align(b, v), like, spread))
+    return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
