@@ -17,14 +17,7 @@ from ..numerics import check_times
 from ..typing import ArrayLike, Process
 from .fopp import whole
 
-__all__ = [
-    "align",
-    "block_lagged",
-    "known_prefix",
-    "offset",
-    "per_modality",
-    "pyramid",
-]
+__all__ = ["align", "block_lagged", "known_prefix", "offset", "per_modality", "pyramid"]
 
 
 def block_lagged(

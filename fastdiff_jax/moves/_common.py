@@ -11,12 +11,7 @@ from ..plan import Level, Plan, ends_step
 from ..states import mix
 from ..typing import Array, Key, PyTree
 
-__all__ = [
-    "at_level",
-    "floats",
-    "refuse_open_rows",
-    "spread",
-]
+__all__ = ["at_level", "floats", "refuse_open_rows", "spread"]
 
 
 def floats(value: Any) -> Array:

@@ -7,12 +7,7 @@ import numpy as np
 from ..typing import Array, ArrayLike
 from .arrays import along_last, as_float, namespace
 
-__all__ = [
-    "adams_weights",
-    "exp_adams_weights",
-    "lagrange",
-    "phi",
-]
+__all__ = ["adams_weights", "exp_adams_weights", "lagrange", "phi"]
 
 _TERMS = 30  # Taylor terms of phi: 1/33! is below float64 resolution for |z| < 1
 _NODES = 64  # Gauss-Legendre nodes: e^{-hu} to 1e-14 for h up to about 500

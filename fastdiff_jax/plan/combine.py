@@ -11,15 +11,7 @@ from ..numerics import namespace
 from ..typing import PyTree
 from .core import Level, Plan, Start, ends_step
 
-__all__ = [
-    "dense",
-    "pad",
-    "slice_rows",
-    "sparse",
-    "stack",
-    "whole",
-    "writes_of",
-]
+__all__ = ["dense", "pad", "slice_rows", "sparse", "stack", "whole", "writes_of"]
 
 
 def _with_registers(plan: Plan, count: int) -> Plan:

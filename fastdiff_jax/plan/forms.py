@@ -20,15 +20,7 @@ import numpy as np
 from ..numerics import Basis, Level, basis_of
 from ..typing import Process
 
-__all__ = [
-    "ONE",
-    "Form",
-    "NOISE",
-    "Ring",
-    "evaluation",
-    "prediction",
-    "register",
-]
+__all__ = ["ONE", "Form", "NOISE", "Ring", "evaluation", "prediction", "register"]
 
 Part = tuple  # ("register", k) ("ring", first, size, age) ("prediction", p) ("noise",)
 

@@ -21,13 +21,6 @@ _RECORDS = {name: getattr(core, name) for name in ("Level", "Row", "Start")}
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def _number(value: Any) -> Any:
-    """A float as JSON: repr is exact; infinities are words."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    return value
-
-
 def _encode(tree: Any) -> Any:
     if tree is None:
         return None
@@ -41,7 +34,8 @@ def _encode(tree: Any) -> Any:
     array = np.asarray(tree)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"a plan holds real numbers, cannot save {array.dtype}.")
-    data = [_number(v) for v in array.ravel().tolist()]
+    # repr is exact; infinities are words
+    data = [v if math.isfinite(v) else repr(v) for v in array.ravel().tolist()]
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
 
 

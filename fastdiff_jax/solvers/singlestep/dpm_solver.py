@@ -25,12 +25,7 @@ from ._singlestep import (
     inner_stages,
 )
 
-__all__ = [
-    "dpm_solver_2",
-    "dpm_solver_3",
-    "dpm_solver_fast",
-    "fast_orders",
-]
+__all__ = ["dpm_solver_2", "dpm_solver_3", "dpm_solver_fast", "fast_orders"]
 
 
 # ------------------------------------------------------------------- public builders
