@@ -208,7 +208,7 @@ BAD = [
         lambda: fd.plan.analytic_first_step(dataclasses.replace(make(), matrix=True)),
         "matrix=False",
     ),
-    (churned, "start move without noise"),
+    (churned, "start that draws no noise"),
 ]
 
 

@@ -42,7 +42,9 @@ def affine(plan, cov, mean):
         lines = np.einsum("lkij,kjw->liw", rows.registers[i], held)
         lines = lines + rows.predictions[i, :, 0] @ predict(held[0], i)
         if noisy:
-            lines = lines + rows.noise[i] @ np.eye(k, width, k + 1 + i * k)
+            drawn, z = rows.noise[i], np.eye(k, width, k + 1 + i * k)
+            lines[: len(drawn) - 1] += drawn[:-1] @ z
+            lines[-1] += drawn[-1] @ z
         held[rows.to[i]] = lines[:-1]
     point = held[0]
     return point[:, :k], point[:, k], point[:, k + 1 :]

@@ -101,7 +101,7 @@ def build(
             registers=table.all([("register", k) for k in range(count)]),
             predictions=table.all([("prediction", p) for p in range(len(reads))]),
             basis=Lines(label, rows, wide, matrix).of(("one",)),
-            noise=table.of(("noise",)),
+            noise=_drawing(table.of(("noise",)), lines),
             bias=table.of(("one",)),
             controls=controls,
         ),
@@ -112,6 +112,12 @@ def build(
     )
     validate(made)
     return made
+
+
+def _drawing(noise: Any, lines: Sequence[Form]) -> Any:
+    """Noise weights of the first lines, as many as draw, and of the last."""
+    draws = [n for n, form in enumerate(lines[:-1]) if ("noise",) in form.parts]
+    return None if noise is None else noise[:, [*range(max(draws, default=0) + 1), -1]]
 
 
 def _absolute(to: To, rows: int) -> np.ndarray:

@@ -46,10 +46,12 @@ def _check_writes(plan: Plan) -> None:
     to = plan.rows.to
     for name in ("registers", "predictions", "noise", "bias"):
         for leaf in jax.tree.leaves(getattr(plan.rows, name)):
-            if leaf.ndim < 2 or leaf.shape[1] != to.shape[1] + 1:
+            most = to.shape[1] + 1
+            least = 2 if name == "noise" else most
+            if leaf.ndim < 2 or not least <= leaf.shape[1] <= most:
                 raise ValueError(
-                    f"plan weight {name} must have {to.shape[1] + 1} lines (one per "
-                    f"write, then the sample), got shape {leaf.shape}."
+                    f"plan weight {name} must have {most} lines (one per write, then "
+                    f"the sample), got shape {leaf.shape}."
                 )
     if not isinstance(to, np.ndarray):
         return

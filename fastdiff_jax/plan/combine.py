@@ -10,6 +10,7 @@ import numpy as np
 from ..numerics import namespace
 from ..typing import PyTree
 from .core import Level, Plan, Start, ends_step
+from .forms import every_line
 
 __all__ = ["dense", "pad", "slice_rows", "sparse", "stack", "whole", "writes_of"]
 
@@ -44,7 +45,7 @@ def relined(plan: Plan, to: np.ndarray, pick: np.ndarray) -> Plan:
     count, row = plan.registers, np.arange(len(to))[:, None]
 
     def leaf(w: Any, keeps: bool) -> Any:
-        xp, axes = namespace(w), w.shape[2:]
+        w, xp, axes = every_line(w, plan.writes + 1), namespace(w), w.shape[2:]
         idle = np.zeros((len(to), count, *axes))
         if keeps:
             one = np.eye(axes[-1]) if plan.matrix else 1.0
@@ -247,13 +248,9 @@ def stack(plans: Sequence[Plan]) -> Plan:
     """
     if not plans:
         raise ValueError("plans must not be empty.")
-    size: dict[str, Any] = {
-        "length": max(p.length for p in plans),
-        "registers": max(p.registers for p in plans),
-        "writes": max(p.writes for p in plans),
-        "noise": any(p.stochastic for p in plans),
-    }
-    padded = [pad(p, **size) for p in plans]
+    names, noise = ("length", "registers", "writes"), any(p.stochastic for p in plans)
+    size = {name: max(getattr(p, name) for p in plans) for name in names}
+    padded = [pad(p, noise=noise, **size) for p in plans]
     kinds = {jax.tree.structure(p) for p in padded}
     kinds |= {tuple(map(np.ndim, jax.tree.leaves(p))) for p in padded}
     if len(kinds) > 2:

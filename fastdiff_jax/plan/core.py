@@ -36,7 +36,8 @@ class Row(NamedTuple):
         predictions: weights of the predictions, (R, W + 1, P, ...).
         basis: (R, 2, ...): what the method integrates is basis_0 x + basis_1 D. A
             label: it tells the printed table in which terms to speak.
-        noise: weights of z, (R, W + 1, ...), None for none.
+        noise: weights of z in the first writes, as many as draw, and in the sample,
+            (R, <= W + 1, ...); None for none.
         bias: (R, W + 1, ...), None for none.
         controls: what the denoiser is told, a tree with the rows' axis.
         active: (R,) bool, only in padded plans: False is the identity, no call.
@@ -162,7 +163,11 @@ def advance(
 ) -> tuple:
     """The registers after a row; `to` may be traced, so others are selected by it."""
     writes = row.to.shape[0]
-    new = [line(row, w, registers, predictions, z, matrix) for w in range(writes)]
+    draws = 0 if row.noise is None else jax.tree.leaves(row.noise)[0].shape[0] - 1
+    new = [
+        line(row, w, registers, predictions, z if w < draws else None, matrix)
+        for w in range(writes)
+    ]
     out = [new[0]]
     for k, value in enumerate(registers[1:], 1):
         for w in range(1, writes):
@@ -177,8 +182,6 @@ def advance(
 def ends_step(rows: Row) -> Array:
     """Which rows end a step, (R,): register 0 is the sample, nothing to come."""
     found: Any = True
-    for weights in (rows.registers, rows.predictions, rows.noise, rows.bias):
-        for w in jax.tree.leaves(weights):
-            same = w[:, 0] == w[:, -1]
-            found = found & same.reshape(w.shape[0], -1).all(axis=1)
+    for w in jax.tree.leaves((rows.registers, rows.predictions, rows.noise, rows.bias)):
+        found = found & (w[:, 0] == w[:, -1]).reshape(w.shape[0], -1).all(axis=1)
     return found

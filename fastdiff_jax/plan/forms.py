@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..numerics import Basis, Level, basis_of
+from ..numerics import Basis, Level, basis_of, namespace
 from ..typing import Process
 
 __all__ = ["ONE", "Form", "NOISE", "Ring", "evaluation", "prediction", "register"]
@@ -150,11 +150,18 @@ def lines_of(registers: Any, predictions: Any, noise: Any, bias: Any) -> list[Fo
     for p in range(predictions.shape[2]):
         parts["prediction", p] = predictions[:, :, p]
     parts |= {("noise",): noise, ("one",): bias}
-    parts = {p: w for p, w in parts.items() if w is not None}
+    lines = registers.shape[1]
+    parts = {p: every_line(w, lines) for p, w in parts.items() if w is not None}
     return [
         Form({p: w[:, n] for p, w in parts.items() if not _nothing(w[:, n])})
-        for n in range(registers.shape[1])
+        for n in range(lines)
     ]
+
+
+def every_line(weights: Any, lines: int) -> Any:
+    """Weights of a row's first lines and of the last, with 0 for those between."""
+    have = weights.shape[1]
+    return namespace(weights).insert(weights, np.full(lines - have, have - 1), 0, 1)
 
 
 def _nothing(weight: Any) -> bool:

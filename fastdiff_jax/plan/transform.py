@@ -58,11 +58,6 @@ def analytic_first_step(
     Reference: Dockhorn et al. 2022 (2210.05475).
     """
     start = _startable(plan, "analytic_first_step")
-    if start.noise is not None:
-        raise ValueError(
-            "analytic_first_step needs a start move without noise: the first row's own "
-            "draw takes its place. Apply it without churn at the start."
-        )
     full, answer = dense(whole(plan, True)), _prediction(plan.rows.level, rule, mean)
     like = jax.tree.structure(plan.rows.registers)
     given = [
@@ -125,12 +120,7 @@ def skip_first(plan: Plan) -> Plan:
         >>> short.nfe, float(short.rows.level.time[0]) == float(plan.rows.level.time[1])
         (5, True)
     """
-    start = _startable(plan, "skip_first", matrix=True)
-    if start.noise is not None:
-        raise ValueError(
-            "skip_first needs a start that draws no noise: the first row is no longer "
-            "at its level. Apply it without churn at the start."
-        )
+    _startable(plan, "skip_first", matrix=True)
     full, written = dense(whole(plan, True)), writes_of(plan)
     joined = partial(_joined, matrix=plan.matrix)
     a, b, noise, bias = _by_leaf(joined, *full.rows[3:5], *full.rows[6:8])
@@ -191,6 +181,11 @@ def _startable(plan: Plan, name: str, matrix: bool = False) -> Start:
             f"{name} needs an unpadded plan of at least 2 rows from its start, got "
             f"{plan.length} {what}. Apply it before plan.pad and plan.slice_rows, to a "
             "grid of more steps."
+        )
+    if plan.start.noise is not None:
+        raise ValueError(
+            f"{name} needs a start that draws no noise: the first row is no longer at "
+            "its level. Apply it without churn at the start."
         )
     if plan.matrix and not matrix:
         raise ValueError(

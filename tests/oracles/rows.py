@@ -30,7 +30,7 @@ def run(plan, predict, x, z=None):
                 value = value + rows.registers[i, w, k] * registers[k]
             for p, d in enumerate(found):
                 value = value + rows.predictions[i, w, p] * d
-            if rows.noise is not None and z:
+            if rows.noise is not None and w < rows.noise.shape[1] - 1 and z:
                 value = value + rows.noise[i, w] * z[i]
             if rows.bias is not None:
                 value = value + rows.bias[i, w]
