@@ -68,6 +68,7 @@ def test_coupled_shares_one_step_size():
     assert np.abs(np.asarray(got - pooled)).max() > 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "controller"), [(2, Power()), (3, Power()), (2, PID())]
 )

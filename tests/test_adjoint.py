@@ -64,6 +64,7 @@ def padded(made):
     return dataclasses.replace(made, forward=plans[0], backward=plans[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ORDERS)
 def test_gradients_have_the_order_of_the_method(method, exact):
     """In x, means, variances and weights of a mixture; two-sided."""

@@ -186,6 +186,7 @@ def test_matches_the_naive_loop(order):
     np.testing.assert_allclose(found.T, want, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
 def test_stochastic_steps_match_their_equations(lam):
     ts = np.array([1.0, 0.6, 0.2])

@@ -20,6 +20,7 @@ def small(tmp_path, *more):
     return ("sample", "--num", "4", "--nfe", "3", "--out", str(tmp_path / "o"), *more)
 
 
+@pytest.mark.slow
 def test_sample_writes_images_and_arrays(tmp_path, capsys):
     code, out, err = run(capsys, *small(tmp_path, "--labels", "1,3-4"))
     assert code == 0 and err == ""

@@ -67,6 +67,7 @@ def exact_end(name):
     return PROCESSES[name], x, end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "variable", "solver"),
     [

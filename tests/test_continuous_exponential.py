@@ -480,6 +480,7 @@ def test_weak_order_of_the_stochastic_euler():
     np.testing.assert_allclose(slopes(errors)[-1], 1.0, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("additive", "order"), [(False, 0.5), (True, 1.0)])
 def test_strong_order_of_the_stochastic_euler(additive, order):
     """On the same Brownian paths, 1000 of them: RMS distance to 1024 steps."""

@@ -289,6 +289,7 @@ def test_traced_times_give_the_same_weights_and_gradients(name):
     np.testing.assert_allclose(slope, (up - down) / 2e-6, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWS)
 def test_sample_i_is_the_same_at_any_batch_size(name):
     plan, key = loud(name), jax.random.key(5)

@@ -74,6 +74,7 @@ def test_a_repeated_time_and_a_clean_end():
     assert np.isfinite(np.asarray(fd.sample(plan, MODEL, jnp.asarray(START)))).all()
 
 
+@pytest.mark.slow
 def test_the_ratios_are_differentiable():
     ts = fd.grids.log_snr(PROCESS, 5)
 

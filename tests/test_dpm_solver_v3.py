@@ -38,6 +38,7 @@ def start(batch=4, event=3, seed=0):
     return np.random.default_rng(seed).normal(size=(batch, event))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -121,6 +122,7 @@ def slope(change=lambda plan: plan, counts=(80, 160), **options):
     return mx.slope(build, "vp", power=1.5, counts=counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "order"),
     [

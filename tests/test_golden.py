@@ -31,7 +31,11 @@ def families(folder: Path) -> list[str]:
     return sorted({c["family"] for c in g.Golden(folder).spec["cases"]})
 
 
-CASES = [(name, f) for name, folder in FOLDERS.items() for f in families(folder)]
+CASES = [
+    pytest.param(name, f, marks=[pytest.mark.slow] * (name != "small"))
+    for name, folder in FOLDERS.items()
+    for f in families(folder)
+]
 
 
 def exact_model(model: dict):

@@ -88,6 +88,7 @@ def test_mixture_in_four_dimensions(name):
     assert not found.failed.any() and (found.standard_error == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "ve", "flow"])
 def test_the_published_prior_is_the_samplers_law(name):
     """N(0, sigma_T^2) in place of the true marginal: 0.02 to 0.05 nats here."""
@@ -110,6 +111,7 @@ def diagonal(process, variances, x, **options):
 VARIANCES = np.array([[0.5, 2.0], [1.0, 0.3]])
 
 
+@pytest.mark.slow
 def test_gaussian_of_any_shape_and_the_map_to_noise():
     """Diagonal Gaussian: x_T is alpha x scaled by the ratio of standard deviations."""
     process, x = p.flow(), np.random.default_rng(0).normal(size=(3, 2, 2))

@@ -65,6 +65,7 @@ def test_every_solver(name, mode):
     check(loud(name) if name in DRAWS else build(name), mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["sde_dpmpp_2m", "sa_solver", "two_endpoint"])
 def test_some_solvers(name, mode):

@@ -165,6 +165,7 @@ def conditional(plan, move, number=4000):
     return out[:, 1].mean(), out[:, 1].var()
 
 
+@pytest.mark.slow
 def test_inpainting_draws_from_the_conditional_law():
     """Mean 1.2, variance 0.36: far off without correctors, near with many."""
     ts = fd.grids.log_snr(VP, 40, to_zero=True)

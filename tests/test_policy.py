@@ -67,6 +67,7 @@ def test_rollout_is_the_sample_and_scores_its_own_noise(name):
     assert_allclose(recovered, z, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_recorded_noise_repeats_the_path():
     plan = make("second", 0.7)
     _, z = drawn(plan, X, KEY)

@@ -219,6 +219,7 @@ def net_of(kind, process):
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["noise", "data", "v", "score", "velocity"])
 def test_prediction_kinds_agree(kind):
     ts, start, z = problem(False)

@@ -42,6 +42,7 @@ def one(shim, state, x, t, **options):
     return shim.step(state, out, t, x, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "extra"), CLASSES)
 def test_the_loop_is_the_plan(name, extra):
     config = {"_class_name": "Flax" + name, **extra}

@@ -106,6 +106,7 @@ def test_stochastic_plans_have_the_law_of_the_definition(name):
     np.testing.assert_allclose(z_short[1:], z[2:], rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sde_dpmpp_2m", "sa_solver", "er_sde", "ddpm"])
 def test_stochastic_plans_run(name):
     plan = fd.plan.skip_first(loud(name))

@@ -29,6 +29,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [False, True])
 @pytest.mark.parametrize("grid", sorted(GRIDS))
 def test_equals_the_naive_loop(grid, outputs):
