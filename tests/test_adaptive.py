@@ -89,6 +89,7 @@ def test_tighter_tolerance_is_more_accurate(order, controller):
     assert costs[0] < costs[1] < costs[2]
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_freeze_what_is_done():
     want, info = run(X)
     jitted, own = jax.jit(run)(X)

@@ -76,6 +76,7 @@ def test_gradients_have_the_order_of_the_method(method, exact):
     assert gaps[1] < {1: 0.3, 2: 3e-2, 3: 1e-3, 4: 1e-5}[ORDERS[method]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["heun", "rk4"])
 def test_value_and_gradient_against_reverse_mode_through_the_table(method):
     ts = times(40)
@@ -142,6 +143,7 @@ def small(width=8, batch=5, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_parameters_condition_labels_and_guidance():
     made = adjoint_plan(PROCESS, times(40), method="rk4")
     inner = small()

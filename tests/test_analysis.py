@@ -112,6 +112,7 @@ def test_transfer_is_what_the_engine_does(label):
     np.testing.assert_allclose(law.variance, want, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_noise_gains_are_in_the_order_of_the_draws():
     plan, _, _, noise = compiled()["ddim eta=1"]
     found = analysis.transfer(plan, VARIANCE).noise

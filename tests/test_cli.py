@@ -37,6 +37,7 @@ def test_sample_writes_images_and_arrays(tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_without_force(tmp_path, capsys):
     folder = tmp_path / "o"
     folder.mkdir()
