@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import plan
+from .guards import checked
 from .noise.streams import PRIOR, keys_of, normal
 from .states import align, floating
 from .trees import pytree
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 
+@checked
 def unit_noise(key: Key, shape: Any, dtype: Any = None) -> PyTree:
     """Standard normal noise to start from, one key per sample.
 
@@ -55,6 +57,7 @@ def unit_noise(key: Key, shape: Any, dtype: Any = None) -> PyTree:
     return normal(keys_of(key, shape), PRIOR, shape)
 
 
+@checked
 def prior(
     process: Any, key: Key, shape: Any, *, start: float | None = None, dtype: Any = None
 ) -> PyTree:
@@ -84,6 +87,7 @@ def prior(
 # ------------------------------------------------------- around a degraded input
 
 
+@checked
 def centre_of(process: Process) -> Any:
     """The k with beta = k (1 - alpha), of a path between clean and degraded.
 
@@ -100,6 +104,7 @@ def centre_of(process: Process) -> Any:
     return k
 
 
+@checked
 def spread_over(y: PyTree, x: PyTree, k: Any = 1.0) -> PyTree:
     """K y with the axes and dtypes of x: leaves of y broadcast against those of x."""
 
@@ -110,6 +115,7 @@ def spread_over(y: PyTree, x: PyTree, k: Any = 1.0) -> PyTree:
     return jax.tree.map(leaf, y, x)
 
 
+@checked
 def degraded(y: PyTree) -> PyTree:
     """A degraded input as floating arrays, float32 at least.
 
@@ -126,6 +132,7 @@ def degraded(y: PyTree) -> PyTree:
     return floating(y)
 
 
+@checked
 def first_state(
     process: Process, y: PyTree, key: Key, *, start: float | None = None
 ) -> PyTree:
@@ -174,6 +181,7 @@ class Gaussian:
     spectrum: Any
 
 
+@checked
 def fit_gaussian(data: ArrayLike, rank: int | None = None) -> Gaussian:
     """Mean and covariance of a data set, by a singular value decomposition.
 
@@ -208,6 +216,7 @@ def fit_gaussian(data: ArrayLike, rank: int | None = None) -> Gaussian:
     return Gaussian(mean, vectors[:rank].T, spectrum)
 
 
+@checked
 def teleport(
     x: Array,
     process: Process,
@@ -249,6 +258,7 @@ def teleport(
     )
 
 
+@checked
 def jump(
     known: plan.Plan,
     x: Array,

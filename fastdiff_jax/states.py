@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .guards import checked
 from .typing import Array, PyTree
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 
+@checked
 def floating(x: PyTree) -> PyTree:
     """X as arrays in float32 or wider.
 
@@ -84,6 +86,7 @@ def like_state(x: PyTree, prediction: PyTree, hint: str = _VARIANCE) -> PyTree:
     return jax.tree_util.tree_map_with_path(leaf, x, prediction)
 
 
+@checked
 def align(value: Any, like: Array, real: bool = False) -> Array:
     """A number or array in the dtype of `like`, its axes against the last of them."""
     xp = jnp if isinstance(like, jax.Array) else np

@@ -5,8 +5,10 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax.core
 
+from .guards import checked
+
 __all__ = ["Function", "as_tree", "concrete", "is_function"]
-__all__ += ["known_by", "pytree", "register"]
+__all__ += ["pytree", "register"]
 
 T = TypeVar("T")
 
@@ -39,6 +41,7 @@ def register(cls: type[T], data: tuple[str, ...], static: tuple[str, ...]) -> ty
     return cls
 
 
+@checked
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def pytree(cls: type[T]) -> type[T]:
     """A frozen dataclass that is a pytree; metadata {"static": True} marks constants.
@@ -54,6 +57,7 @@ def pytree(cls: type[T]) -> type[T]:
     if "__dataclass_params__" not in vars(cls):
         cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType] it is one
+    cls.__init__ = checked(cls.__init__)
     static = tuple(f.name for f in fields if f.metadata.get("static", False))
     data = tuple(f.name for f in fields if f.name not in static)
     return register(cls, data, static)
@@ -95,12 +99,3 @@ def as_tree(part: Any) -> Any:
         ([], 2.0)
     """
     return Function(part) if is_function(part) else part
-
-
-def known_by(*trees: Any) -> bool:
-    """Whether trees can key a compiled program: their constants have a hash."""
-    try:
-        hash(jax.tree.structure(trees))
-    except TypeError:
-        return False
-    return True

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ __all__ = [
     "ArrayLike",
     "Context",
     "Denoiser",
+    "Extended",
     "Key",
     "NoiseSource",
     "Process",
@@ -23,7 +24,8 @@ __all__ = [
 
 Array: TypeAlias = jax.Array | np.ndarray
 ArrayLike: TypeAlias = jax.typing.ArrayLike | Sequence[Any]
-Key: TypeAlias = jax.Array
+Key: TypeAlias = Annotated[jax.Array, "key"]
+Extended: TypeAlias = Annotated[float, "extended"]
 PyTree: TypeAlias = Any
 NoiseSource: TypeAlias = PyTree | Callable[[Array, PyTree], PyTree]
 

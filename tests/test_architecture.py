@@ -6,16 +6,18 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "fastdiff_jax"
-GROUND = ("typing", "trees", "hooks", "files", "states")
+GROUND = ("typing", "guards", "trees", "programs", "hooks", "files", "states")
 # The house, floor by floor: a room may import rooms of lower lines only, and of those
 # only what its line names. A room that is not here may not be.
 FLOORS = {
     "typing": (),
-    "trees": (),
+    "guards": ("typing",),
+    "trees": ("guards",),
+    "programs": ("trees",),
     "files": (),
     "hooks": ("typing",),
     "states": ("typing",),
-    "numerics": ("typing",),
+    "numerics": ("typing", "guards"),
     "processes": (*GROUND, "numerics"),
     "grids": (*GROUND, "numerics"),
     "plan": (*GROUND, "numerics", "grids"),

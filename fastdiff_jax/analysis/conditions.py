@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
+from ..guards import checked
 from ..numerics import to_data
 from ..typing import Array, Process
 from .response import scalar, start_level
@@ -63,6 +64,7 @@ def _leading(residuals: np.ndarray, tol: float) -> int:
     return len(good) if good.all() else int(np.argmin(good))
 
 
+@checked
 def order_conditions(
     plan: plans.Plan,
     process: Process,

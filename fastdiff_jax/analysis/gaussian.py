@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
+from ..guards import checked
 from ..typing import ArrayLike
 from .response import Response, numeric, respond, start_level
 
@@ -50,6 +51,7 @@ class GaussianError(NamedTuple):
     covariance: np.ndarray | None = None
 
 
+@checked
 def transfer(plan: plans.Plan, variance: ArrayLike) -> Response:
     """The plan's linear transfer function on Gaussian data of the given variances.
 
@@ -76,6 +78,7 @@ def transfer(plan: plans.Plan, variance: ArrayLike) -> Response:
     return respond(plan, variance)
 
 
+@checked
 def constant(plan: plans.Plan) -> Constant:
     """Sum-of-weights check: the plan on data that are one point (v = 0, D = m).
 
@@ -107,6 +110,7 @@ def _largest(values: np.ndarray) -> float:
     return float(values.ravel()[np.argmax(np.abs(values))])
 
 
+@checked
 def gaussian_error(
     plan: plans.Plan,
     mean: ArrayLike = 0.0,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
+from ..guards import checked
 from ..typing import Process
 from .gaussian import gaussian_error
 from .response import numeric
@@ -75,6 +76,7 @@ def order_problem() -> tuple[np.ndarray, np.ndarray]:
     return start, found.y[:, -1] * np.exp(-HIGH)
 
 
+@checked
 def graded_times(process: Process, steps: int, power: float = 1.0) -> np.ndarray:
     """Times whose half log-SNR is -3 + 6 (i / N)^power.
 
@@ -92,6 +94,7 @@ def _host(plan: plans.Plan, x: np.ndarray) -> np.ndarray:
     return plans.replay(plan, predict, x)
 
 
+@checked
 def measured_order(
     build: Build,
     process: Process,
@@ -141,6 +144,7 @@ def measured_order(
     return fit_order(counts, np.array(errors))
 
 
+@checked
 def measured_weak_order(
     build: Build,
     process: Process,
@@ -191,6 +195,7 @@ def _steps(steps: Sequence[int]) -> np.ndarray:
     return found
 
 
+@checked
 def fit_order(steps: np.ndarray, errors: np.ndarray) -> OrderFit:
     """The slope between the two finest grids whose error is above the floor.
 

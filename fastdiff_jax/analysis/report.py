@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import plan as plans
+from ..guards import checked
 from ..typing import ArrayLike, Process
 from .conditions import Conditions, order_conditions
 from .gaussian import Constant, GaussianError, constant, gaussian_error, transfer
@@ -108,6 +109,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@checked
 def report(
     plan: plans.Plan,
     process: Process,

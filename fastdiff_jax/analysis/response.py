@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from .. import plan as plans
+from ..guards import checked
 from ..plan.checks import HostRow
 from ..typing import ArrayLike
 
@@ -91,6 +92,7 @@ def final(states: Iterator[HostRow]) -> HostRow:
     return deque(states, maxlen=1).pop()
 
 
+@checked
 def start_level(plan: plans.Plan) -> tuple[np.ndarray, np.ndarray]:
     """Alpha and sigma of x_T: row 0's, undone by the start move if there is one.
 
@@ -106,6 +108,7 @@ def start_level(plan: plans.Plan) -> tuple[np.ndarray, np.ndarray]:
     return alpha / scale, np.sqrt(np.maximum(sigma**2 - np.square(n), 0)) / scale
 
 
+@checked
 def posterior_slope(
     alpha: ArrayLike, sigma: ArrayLike, variance: ArrayLike
 ) -> np.ndarray:
@@ -125,6 +128,7 @@ def _biased(plan: plans.Plan) -> bool:
     return plan.rows.bias is not None or (begin is not None and begin.bias is not None)
 
 
+@checked
 def respond(
     plan: plans.Plan,
     variance: ArrayLike,

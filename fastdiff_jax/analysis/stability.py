@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
+from ..guards import checked
 from ..typing import ArrayLike
 from .response import (
     numeric,
@@ -31,6 +32,7 @@ class Amplification(NamedTuple):
     total: np.ndarray
 
 
+@checked
 def amplification(
     plan: plans.Plan, variance: ArrayLike = 0.0, size: ArrayLike = 1.0
 ) -> Amplification:
@@ -85,6 +87,7 @@ def _slopes(
     return unconditional, posterior_slope(alpha, sigma, conditional)
 
 
+@checked
 def guidance_growth(
     plan: plans.Plan,
     scale: ArrayLike,
@@ -159,6 +162,7 @@ def _spread(alpha: ArrayLike, sigma: ArrayLike, variance: float) -> np.ndarray:
     return np.sqrt(np.square(alpha) * variance + np.square(sigma))
 
 
+@checked
 def guidance_limit(
     plan: plans.Plan,
     *,

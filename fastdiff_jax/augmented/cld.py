@@ -3,11 +3,13 @@
 import numpy as np
 from scipy.linalg import expm
 
+from ..guards import checked
 from .linear_sde import LinearSDE
 
 __all__ = ["cld", "vp"]
 
 
+@checked
 def cld(
     *,
     beta: float = 4.0,
@@ -68,6 +70,7 @@ def _constant(m: np.ndarray):
     return lambda t: np.broadcast_to(m, (len(t), *m.shape))
 
 
+@checked
 def vp(
     beta_min: float = 0.1, beta_max: float = 20.0, *, end: float = 1e-3
 ) -> LinearSDE:

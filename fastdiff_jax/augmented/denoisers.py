@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..hooks import carry_of
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, Denoiser, PyTree
@@ -53,6 +54,7 @@ class Network:
         return jax.tree.map(lambda v, e: _mix(back, v - _mix(noise, e)), u, out), carry
 
 
+@checked
 def denoiser(fn: Callable, *, prediction: str, params: PyTree = None) -> Network:
     """A network of an augmented state as a denoiser.
 
@@ -100,6 +102,7 @@ class Gaussian:
         return fit(mean) + _mix(gain, u - fit(dot(psi, mean))), carry
 
 
+@checked
 def gaussian(mean: ArrayLike, covariance: ArrayLike) -> Gaussian:
     """The exact denoiser of Gaussian u_0, every position with the same law.
 
@@ -168,6 +171,7 @@ class Lifted:
         return carry_of(self.inner, jax.tree.map(lambda v: v[:, 0], u))
 
 
+@checked
 def lift(inner: Denoiser, process: Any = None) -> Lifted:
     """Any denoiser of x_0 in Gaussian noise, on an SDE with more channels.
 

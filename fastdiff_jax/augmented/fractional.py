@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import gamma as gamma_function
 from scipy.special import gammainc
 
+from ..guards import checked
 from .linear_sde import LinearSDE
 
 __all__ = ["MarkovApproximation", "fractional", "markov_approximation"]
@@ -61,6 +62,7 @@ class MarkovApproximation(NamedTuple):
         )
 
 
+@checked
 def markov_approximation(
     hurst: float, paths: int = 5, *, gamma_max: float = 20.0, horizon: float = 1.0
 ) -> MarkovApproximation:
@@ -98,6 +100,7 @@ def markov_approximation(
     return MarkovApproximation(float(hurst), g, np.linalg.solve(matrix, vector))
 
 
+@checked
 def fractional(
     hurst: float = 0.7,
     paths: int = 5,

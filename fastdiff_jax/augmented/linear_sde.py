@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from ..guards import checked
 from ..starts import prior as unit_prior
 from ..typing import Array, Key
 
@@ -197,6 +198,7 @@ def _solve(rate: Callable, span: tuple[float, float], first: np.ndarray) -> Any:
     return found.sol
 
 
+@checked
 def linear_sde(
     drift: Callable[[np.ndarray], np.ndarray],
     diffusion: Callable[[np.ndarray], np.ndarray],
@@ -262,6 +264,7 @@ class _Unit:
         return 1.0
 
 
+@checked
 def prior(
     process: LinearSDE, key: Key, shape: tuple[int, ...], *, start: float | None = None
 ) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import engine
 from ..plan import Level, Plan
+from ..programs import compiled
 from ..states import like_state, real_dtype, scale
 from ..trees import is_function, pytree
 from ..typing import Array, Context, Denoiser, PyTree
@@ -175,14 +176,18 @@ def _no_gradient(leaf: Any) -> np.ndarray:
 
 
 _solve.defvjp(_there, _back)
-_compiled = jax.jit(_solve, static_argnums=0)
+
+
+def _run(
+    made: Adjoint, weights: tuple, rest: tuple, x: PyTree, *, static: _Static
+) -> PyTree:
+    return _solve(static, made, weights, rest, x)
+
+
+_compiled = compiled(_run, static=("static",))
 
 
 def solve(made: Adjoint, denoiser: Denoiser, x: PyTree) -> PyTree:
     """The state at the last level, compiled once per structure and shapes."""
     static, weights, rest = _split(denoiser)
-    try:
-        hash(static)
-    except TypeError:  # an unhashable part cannot key the cache
-        return _solve(static, made, weights, rest, x)
-    return _compiled(static, made, weights, rest, x)
+    return _compiled(made, weights, rest, x, static=static)

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from ..hooks import carry_of
 from ..plan import Level
+from ..programs import compiled
 from ..states import like_state, real_dtype
 from ..typing import Array, Context, Key, PyTree
 from ._clock import clock_of, level_at
@@ -147,7 +148,7 @@ def _excess(
     return line - alpha * (ratio * (centre**2).sum() + trace) / 2
 
 
-compiled = jax.jit(run, static_argnames="s")
+solved = compiled(run, static=("s",))
 
 
 def _chunked(fn: Callable, xs: Array, chunk: int) -> Array:

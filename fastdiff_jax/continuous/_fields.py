@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..hooks import carry_of
 from ..plan import Level
 from ..states import like_state, real_dtype
@@ -139,6 +140,7 @@ class Kick(eqx.Module):
         return jnp.sqrt(2 * jnp.asarray(self.tau2, at.sigma.dtype)) * at.sigma
 
 
+@checked
 def interval(
     process: Process,
     start: float | None = None,

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine.step import level_of
+from ..guards import checked
 from ..hooks import accepts, carry_of
 from ..numerics import Levels, levels
 from ..plan import Plan
@@ -38,6 +39,7 @@ from ._adjoint_tables import METHODS, back_plan, there_plan
 __all__ = ["Adjoint", "adjoint_plan", "adjoint_run", "adjoint_sample"]
 
 
+@checked
 def adjoint_plan(
     process: Process,
     ts: ArrayLike,
@@ -149,6 +151,7 @@ def _check_forward(forward: Plan, lv: Levels, clean: bool) -> None:
         )
 
 
+@checked
 def adjoint_run(made: Adjoint, denoiser: Denoiser, x: PyTree) -> PyTree:
     """Run the tables of `adjoint_plan`; see `adjoint_sample`.
 
@@ -180,6 +183,7 @@ def adjoint_run(made: Adjoint, denoiser: Denoiser, x: PyTree) -> PyTree:
     return like_state(end, denoiser(end, context, None)[0])
 
 
+@checked
 def adjoint_sample(
     process: Process,
     denoiser: Denoiser,

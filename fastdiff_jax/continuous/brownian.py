@@ -7,6 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 
+from ..guards import checked
 from ..noise.streams import keys_of
 from ..typing import Array, Key, Process, PyTree
 from ._fields import interval
@@ -52,6 +53,7 @@ class SampleBrownian(diffrax.AbstractBrownianPath):
         return found
 
 
+@checked
 def brownian(
     process: Process,
     key: Key,

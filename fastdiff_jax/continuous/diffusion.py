@@ -12,6 +12,7 @@ Song et al. 2021 (2011.13456), section 4; Zhang & Chen 2023 (2204.13902).
 
 import diffrax
 
+from ..guards import checked
 from ..typing import Array, Denoiser, Process, PyTree
 from ._fields import Denoised, Kick, PathClock, Velocity, interval, known
 from .brownian import NoiseTerm
@@ -20,6 +21,7 @@ from .semilinear import ProcessClock, SemilinearTerm
 __all__ = ["interval", "probability_flow", "reverse_sde", "velocity_term"]
 
 
+@checked
 def probability_flow(
     process: Process,
     denoiser: Denoiser,
@@ -68,6 +70,7 @@ def probability_flow(
     return SemilinearTerm(-1.0, field, clock)
 
 
+@checked
 def velocity_term(
     process: Process,
     denoiser: Denoiser,
@@ -95,6 +98,7 @@ def velocity_term(
     return diffrax.ODETerm(Velocity(Denoised(path, denoiser, 1.0, condition, controls)))
 
 
+@checked
 def reverse_sde(
     process: Process,
     denoiser: Denoiser,

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..hooks import carry_of
 from ..plan import Level
+from ..programs import compiled
 from ..solvers.singlestep._singlestep import VARIANTS, step_rows
 from ..states import batch_of, floating, like_state, mix, real_dtype
-from ..trees import as_tree, concrete, known_by
+from ..trees import as_tree, concrete
 from ..typing import Array, Context, Denoiser, Process, PyTree
 
 __all__ = ["PID", "AdaptiveInfo", "Power", "dpm_solver_adaptive"]
@@ -71,6 +73,7 @@ class _Settings(NamedTuple):
     denoise: bool
 
 
+@checked
 def dpm_solver_adaptive(
     process: Process,
     denoiser: Denoiser,
@@ -148,9 +151,7 @@ def dpm_solver_adaptive(
     settings = _Settings(order, prediction, variant, controller, coupled, denoise)
     numbers = (start, end, rtol, atol, h_init, max_evaluations)
     parts = (as_tree(denoiser), process)
-    # an unhashable part cannot key the cache of compiled programs
-    run = _compiled if known_by(parts) else _run
-    return run(parts, x, numbers, condition, controls, s=settings)
+    return _compiled(parts, x, numbers, condition, controls, s=settings)
 
 
 def _check(
@@ -271,7 +272,7 @@ def _run(
     return jax.vmap(one)(x, jax.tree.map(jnp.asarray, condition))
 
 
-_compiled = jax.jit(_run, static_argnames="s")
+_compiled = compiled(_run, static=("s",))
 
 
 # ---------------------------------------------------------------- one system's loop

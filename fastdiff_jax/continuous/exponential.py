@@ -13,6 +13,7 @@ import jax
 from diffrax import RESULTS, AbstractTerm
 from diffrax import AbstractAdaptiveSolver as _Adaptive
 
+from ..guards import checked
 from ..typing import Array, PyTree
 from . import tableaux
 from .spans import ExponentialInterpolation, Span, begin, unwrap
@@ -133,6 +134,7 @@ def _blend(weights: Sequence[float], values: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(leaf, *(v for _, v in pairs))
 
 
+@checked
 def etd1() -> ExponentialRungeKutta:
     """ETD1, exponential Euler: e^z u + h phi_1(z) N. Order 1, 1 call, fixed steps.
 

@@ -26,13 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
+from ..guards import checked
 from ..hooks import accepts
 from ..noise.streams import keys_of
 from ..numerics import check_times
 from ..states import floating
-from ..trees import as_tree, concrete, known_by
+from ..trees import as_tree, concrete
 from ..typing import Array, Denoiser, Key, Process, PyTree
-from ._augmented import Settings, compiled, normal_log_prob, run, size_of
+from ._augmented import Settings, normal_log_prob, size_of, solved
 
 __all__ = ["Likelihood", "bits_per_dim", "log_likelihood"]
 
@@ -57,6 +58,7 @@ class Likelihood(NamedTuple):
     failed: Array
 
 
+@checked
 def log_likelihood(
     denoiser: Denoiser,
     process: Process,
@@ -158,9 +160,8 @@ def log_likelihood(
         adjoint=_adjoint(steps) if adjoint is None else adjoint,
     )
     parts = (as_tree(denoiser), process)
-    go = compiled if known_by(parts) else run  # else no key for the cache of programs
     numbers = (start, end, rtol, atol)
-    latent, volume, excess, lam, sigma, evaluations, failed = go(
+    latent, volume, excess, lam, sigma, evaluations, failed = solved(
         parts, x, keys, numbers, condition, controls, s=settings
     )
     prior = log_prior if callable(log_prior) else partial(normal_log_prob, sigma=sigma)
@@ -173,6 +174,7 @@ def log_likelihood(
     return Likelihood(log_prob, latent, spread, evaluations, failed)
 
 
+@checked
 def bits_per_dim(
     log_prob: Array,
     shape: tuple[int, ...],

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from diffrax import AbstractTerm
 
+from ..guards import checked
 from ..typing import Array, ArrayLike, Process, PyTree
 
 __all__ = ["Clock", "FunctionClock", "ProcessClock", "SemilinearTerm", "driven_term"]
@@ -215,6 +216,7 @@ class SemilinearTerm(AbstractTerm):
         return jax.tree.map(_aligned, self.linear, y)
 
 
+@checked
 def driven_term(
     rate: Callable[[float | Array], Array],
     integral: Callable[[float | Array], Array],

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked, must
 from ..hooks import accepts, carry_of, check_reads
 from ..noise.streams import needed
 from ..plan import Level, Plan, Row
+from ..programs import compiled
 from ..states import floating
-from ..trees import as_tree, known_by
+from ..trees import as_tree
 from ..typing import Array, Context, Denoiser, Key, NoiseSource, PyTree, check_controls
 from .state import Info, State
 from .step import init, level_of, step
@@ -24,17 +26,41 @@ Move = Callable[[State, Info, Row, Level], State]
 """What happens after each row: (state, info, row, level reached) -> state."""
 
 
-def _rows_noise(noise: NoiseSource, plan: Plan) -> tuple[PyTree, PyTree]:
+def _noise_like(noise: PyTree, x: PyTree, lead: tuple[int, ...] = ()) -> PyTree:
+    """Given noise as arrays of x's shapes, real where x is, with leading axes."""
+    if jax.tree.structure(noise) != jax.tree.structure(x):
+        raise ValueError(
+            f"noise must be a tree like x, {jax.tree.structure(x)}; got "
+            f"{jax.tree.structure(noise)}."
+        )
+
+    def leaf(path: Any, z: Any, like: Array) -> Array:
+        z, want = jnp.asarray(z), (*lead, *like.shape)
+        real = jnp.iscomplexobj(like) or not jnp.iscomplexobj(z)
+        if z.shape != want or not real or z.dtype.kind not in "fcV":
+            raise must(
+                f"noise{jax.tree_util.keystr(path)}",
+                f"{'one draw per row, ' if lead else ''}{like.dtype} of shape {want}",
+                z,
+            )
+        return z.astype(like.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, noise, x)
+
+
+def _rows_noise(noise: PyTree, plan: Plan, x: PyTree) -> tuple[PyTree, PyTree]:
     """Recorded noise as (start's z, rows' z); the former only if the plan draws it."""
-    lengths = {v.shape[0] for v in jax.tree.leaves(noise)}
+    lengths = {np.shape(v)[:1] for v in jax.tree.leaves(noise)}
     extra = int(plan.start is not None and plan.start.noise is not None)
-    if extra and plan.rows.active is not None and lengths == {plan.length}:
+    if extra and plan.rows.active is not None and lengths == {(plan.length,)}:
         extra = 0  # a padded plan may have a start that only could draw
-    if lengths != {plan.length + extra}:
+    if lengths != {(plan.length + extra,)}:
         raise ValueError(
             f"noise must have a leading axis of {plan.length + extra} (one draw per "
-            f"row{', the start first' if extra else ''}), got {sorted(lengths)}."
+            f"row{', the start first' if extra else ''}), got "
+            f"{sorted(map(str, lengths))}."
         )
+    noise = _noise_like(noise, x, (plan.length + extra,))
     if not extra:
         return jax.tree.map(lambda v: jnp.zeros_like(v[0]), noise), noise
     return (
@@ -43,6 +69,7 @@ def _rows_noise(noise: NoiseSource, plan: Plan) -> tuple[PyTree, PyTree]:
     )
 
 
+@checked
 def run(
     plan: Plan,
     denoiser: Denoiser,
@@ -86,7 +113,7 @@ def run(
     def body(state: State, each: tuple[Row, PyTree, PyTree]) -> tuple[State, PyTree]:
         row, reached, z = each
         if callable(noise):
-            z = noise(row.index, state.point)
+            z = _noise_like(noise(row.index, state.point), state.point)
         after, info = step(state, row, denoiser, noise=z, matrix=plan.matrix)
         if move is not None and row.active is None:
             after = move(after, info, row, reached)
@@ -143,6 +170,11 @@ class _Options(NamedTuple):
 
     collect: Any = None
     checkpoint: bool = False
+
+
+class _Told(NamedTuple):
+    """Functions on the host, static too."""
+
     progress: Any = None
     preview: Any = None
 
@@ -156,14 +188,18 @@ class _Parts(NamedTuple):
 
 
 def _sample(
-    plan: Plan, parts: _Parts, x: PyTree, key: Key | None, options: _Options
+    plan: Plan,
+    parts: _Parts,
+    x: PyTree,
+    key: Key | None,
+    options: _Options,
+    told: _Told,
 ) -> PyTree:
     noise, first, x = parts.noise, None, floating(x)
     if noise is not None and not callable(noise):
-        noise = jax.tree.map(jnp.asarray, noise)
-        first, noise = _rows_noise(noise, plan)
+        first, noise = _rows_noise(noise, plan, x)
     elif noise is not None and plan.start is not None and plan.start.noise is not None:
-        first = noise(jnp.asarray(-1), x)
+        first = _noise_like(noise(jnp.asarray(-1), x), x)
     if noise is None and plan.stochastic:
         needed(key)
     state = init(plan, x, key, carry=carry_of(parts.denoiser, x), noise=first)
@@ -174,13 +210,15 @@ def _sample(
         noise=noise,
         move=parts.move,
         **options._asdict(),
+        **told._asdict(),
     )
     return state.point if options.collect is None else (state.point, kept)
 
 
-_compiled = jax.jit(_sample, static_argnames="options")
+_compiled = compiled(_sample, static=("options", "told"), host=("told",))
 
 
+@checked
 def sample(
     plan: Plan,
     denoiser: Denoiser,
@@ -245,18 +283,8 @@ def sample(
     for part in (denoiser, noise, move):
         accepts(part, plan)
     parts = _Parts(*(as_tree(part) for part in (denoiser, noise, move)))
-    options = _Options(collect, checkpoint, progress, preview)
-    # an unhashable part cannot key the cache of compiled programs
-    draw = _compiled if known_by(parts) and _hashes(options) else _sample
-    return draw(plan, parts, x, key, options=options)
-
-
-def _hashes(options: _Options) -> bool:
-    try:
-        hash(options)
-    except TypeError:
-        return False
-    return True
+    options, told = _Options(collect, checkpoint), _Told(progress, preview)
+    return _compiled(plan, parts, x, key, options=options, told=told)
 
 
 def _check_rows(controls: PyTree, plan: Plan) -> None:

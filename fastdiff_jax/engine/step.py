@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..guards import checked
 from ..noise.streams import START, keys_of, needed, normal
 from ..numerics import Level
 from ..plan import Plan, Row
@@ -17,6 +18,7 @@ from .state import Info, State
 __all__ = ["init", "level_of", "step"]
 
 
+@checked
 def init(
     plan: Plan,
     x: PyTree,
@@ -93,6 +95,7 @@ def level_of(level: Level, x: PyTree) -> Level:
     return Level(*jax.tree.map(lambda v: jnp.asarray(v, dtype), level))
 
 
+@checked
 def step(
     state: State,
     row: Row,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import check_times
 from ..typing import ArrayLike, Process
 from .fopp import whole
@@ -20,6 +21,7 @@ from .fopp import whole
 __all__ = ["align", "block_lagged", "known_prefix", "offset", "per_modality", "pyramid"]
 
 
+@checked
 def block_lagged(
     process: Process, base: ArrayLike, *, blocks: int, lag: int, frames: int = 1
 ) -> np.ndarray:
@@ -65,6 +67,7 @@ def block_lagged(
     return base[np.clip(m - ahead, 0, steps)]
 
 
+@checked
 def pyramid(
     process: Process, base: ArrayLike, *, frames: int, uncertainty: float = 1.0
 ) -> np.ndarray:
@@ -106,6 +109,7 @@ def pyramid(
     return base[np.clip(m - ahead, 0, steps)]
 
 
+@checked
 def offset(
     process: Process,
     base: ArrayLike,
@@ -164,6 +168,7 @@ def offset(
     return np.where(exact, base[near.astype(int)], base[low] + share * step)
 
 
+@checked
 def known_prefix(
     process: Process, ts: ArrayLike, known: int, *, time: float | None = None
 ) -> np.ndarray:
@@ -211,6 +216,7 @@ def known_prefix(
     return np.concatenate([np.full((len(ts), known), time), ts], axis=1)
 
 
+@checked
 def per_modality(
     process: Process, base: ArrayLike, roles: Mapping[str, str | float | ArrayLike]
 ) -> dict[str, np.ndarray]:
@@ -269,6 +275,7 @@ def per_modality(
     }
 
 
+@checked
 def align(ts: ArrayLike, axis: int, ndim: int) -> np.ndarray:
     """Times (M + 1, F) with singleton axes, so that F is axis `axis` of the state.
 

@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from ..guards import checked
+
 __all__ = ["fopp", "whole"]
 
 
+@checked
 def fopp(
     rng: np.random.Generator,
     levels: int,

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..guards import checked
 from ..typing import Process
 from .place import count, finish
 
@@ -29,6 +30,7 @@ def _library(
     return finish(process, np.append(labels.astype(np.float64), last), False)
 
 
+@checked
 def linspace(
     process: Process, steps: int, *, final: str = "zero", multistep: bool = True
 ) -> np.ndarray:
@@ -50,6 +52,7 @@ def linspace(
     return _library(process, labels, steps, total, final)
 
 
+@checked
 def leading(
     process: Process,
     steps: int,
@@ -68,6 +71,7 @@ def leading(
     return _library(process, labels, steps, total, final)
 
 
+@checked
 def trailing(process: Process, steps: int, *, final: str = "zero") -> np.ndarray:
     """Labels of the libraries' "trailing": from N - 1 down in steps of N / steps."""
     steps, total = count(steps), _labels(process)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import check_times
 from ..typing import ArrayLike, Process
 from .place import finish
@@ -9,6 +10,7 @@ from .place import finish
 __all__ = ["custom", "from_sigmas"]
 
 
+@checked
 def from_sigmas(process: Process, sigmas: ArrayLike) -> np.ndarray:
     """Times at which sigma / alpha has the given, decreasing values (0 = clean)."""
     sigmas = np.asarray(sigmas, np.float64)
@@ -20,6 +22,7 @@ def from_sigmas(process: Process, sigmas: ArrayLike) -> np.ndarray:
     return finish(process, np.where(np.isinf(lam), process.clean, ts), False)
 
 
+@checked
 def custom(process: Process, times: ArrayLike) -> np.ndarray:
     """Your own times, checked: decreasing, inside the domain, no NaN, no repeats.
 

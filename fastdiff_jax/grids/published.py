@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..guards import checked
 from ..typing import Array, Process
 from .place import count, finish, placed
 from .spacing import uniform
@@ -11,6 +12,7 @@ from .spacing import uniform
 __all__ = ["ays", "beta", "flow_shift"]
 
 
+@checked
 def flow_shift(
     process: Process,
     steps: int,
@@ -60,6 +62,7 @@ def flow_shift(
     return finish(process, ts, False)
 
 
+@checked
 def beta(
     process: Process,
     steps: int,
@@ -93,6 +96,7 @@ _AYS = {
 }
 
 
+@checked
 def ays(process: Process, steps: int, *, model: str = "sd15") -> np.ndarray:
     """Align Your Steps: the published table, log-interpolated, then sigma = 0.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..guards import checked
 from ..typing import Array, Process
 from .place import check_power, count, ends, finish, placed, root
 
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 
+@checked
 def uniform(
     process: Process,
     steps: int,
@@ -44,6 +46,7 @@ def uniform(
     return placed(process, steps, start, end, to_zero, lambda r, a, b: a + r * (b - a))
 
 
+@checked
 def polynomial(
     process: Process,
     steps: int,
@@ -60,6 +63,7 @@ def polynomial(
     )
 
 
+@checked
 def quadratic(
     process: Process,
     steps: int,
@@ -72,6 +76,7 @@ def quadratic(
     return polynomial(process, steps, start=start, end=end, to_zero=to_zero)
 
 
+@checked
 def log_snr(
     process: Process,
     steps: int,
@@ -121,6 +126,7 @@ def _by_lambda(
     return placed(process, steps, start, end, to_zero, place)
 
 
+@checked
 def exponential(
     process: Process,
     steps: int,
@@ -140,6 +146,7 @@ def exponential(
     )
 
 
+@checked
 def rho_polynomial(
     process: Process,
     steps: int,
@@ -165,6 +172,7 @@ def rho_polynomial(
     return placed(process, steps, start, end, to_zero, place)
 
 
+@checked
 def karras(
     process: Process,
     steps: int,
@@ -183,6 +191,7 @@ def karras(
     )
 
 
+@checked
 def edm(
     process: Process,
     steps: int,

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..guards import checked
 from ..hooks import Wrapped, carry_of
 from ..states import per_sample
 from ..trees import pytree
@@ -97,6 +98,7 @@ def _guide(cond: Array, null: Array, scale: Array) -> Array:
     return null + per_sample(scale, cond) * (cond - null)
 
 
+@checked
 def cfg(
     denoiser: Denoiser,
     scale: Any = 2.0,

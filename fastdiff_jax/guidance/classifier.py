@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..hooks import Wrapped
 from ..states import align, per_sample
 from ..trees import pytree
@@ -70,6 +71,7 @@ def _guide(data: Array, slope: Array, scale: Array, context: Context) -> Array:
     return jnp.asarray(data).astype(slope.dtype) + scale * gain * slope
 
 
+@checked
 def classifier(
     denoiser: Denoiser, log_prob: Callable, scale: Any = 1.0, *, params: PyTree = None
 ) -> Classified:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guards import checked
 from ._classes import CLASSES, EDM
 from ._rules import RULES, inert
 
@@ -35,6 +36,7 @@ def _load(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, An
     return found
 
 
+@checked
 def read(config: Mapping[str, Any] | str | os.PathLike[str]) -> tuple[str, Settings]:
     """The class and the checked settings of a config, defaults filled in.
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..guards import checked
 from ..plan import Plan
 from ..typing import Array, Denoiser, Process, PyTree
 from ._classes import EDM, EXACT, SCALED
@@ -122,6 +123,7 @@ def _later(name: str, grid: Grid, begin: int) -> Grid:
     return grid._replace(ts=grid.ts[begin:], labels=grid.labels[begin:], lands=lands)
 
 
+@checked
 def from_scheduler_config(
     config: Mapping[str, Any] | str | os.PathLike[str],
     steps: int | None = None,

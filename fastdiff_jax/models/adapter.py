@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..numerics import PREDICTIONS, to_data
 from ..states import align, like_state, real_dtype
 from ..trees import concrete, pytree
@@ -120,6 +121,7 @@ def _check_process(process: Any, level: Any, controls: PyTree) -> None:
             )
 
 
+@checked
 def denoiser(
     fn: Callable,
     process: Process | None = None,
@@ -188,6 +190,7 @@ class _Linen:
         return isinstance(other, _Linen) and self.module == other.module
 
 
+@checked
 def from_linen(
     module: Any,
     variables: PyTree,
@@ -235,6 +238,7 @@ class _NNX:
         return isinstance(other, _NNX) and self.graph == other.graph
 
 
+@checked
 def from_nnx(
     module: Any,
     process: Process | None = None,
@@ -261,6 +265,7 @@ def from_nnx(
     )
 
 
+@checked
 def from_flax(
     module: Any,
     params: PyTree = None,

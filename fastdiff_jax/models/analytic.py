@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..states import align
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, PyTree
@@ -76,6 +77,7 @@ class Mixture:
         return w.reshape(w.shape[:1] + (1,) * (x.ndim - w.ndim + 1) + w.shape[1:])
 
 
+@checked
 def gaussian_mixture(
     weights: ArrayLike,
     means: ArrayLike,
@@ -129,6 +131,7 @@ def gaussian_mixture(
     return Mixture(np.log(w / w.sum()), m, spectrum, vectors)
 
 
+@checked
 def gaussian(
     mean: ArrayLike = 0.0,
     variance: ArrayLike | None = None,

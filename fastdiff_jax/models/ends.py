@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..states import align
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, PyTree
@@ -52,6 +53,7 @@ class VelocityEnds:
         ), carry
 
 
+@checked
 def from_velocity(fn: Callable, process: Any, *, params: PyTree = None) -> VelocityEnds:
     """The two ends from a network of the velocity and the noise.
 
@@ -116,6 +118,7 @@ class GaussianEnds:
         return ends, carry
 
 
+@checked
 def gaussian_ends(process: Any, means: ArrayLike, variances: ArrayLike) -> GaussianEnds:
     """The exact pair of predictions for independent Gaussian ends.
 

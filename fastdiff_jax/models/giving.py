@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from ..guards import checked
 from ..hooks import Wrapped
 from ..trees import as_tree, pytree
 from ..typing import Context, Denoiser, PyTree
@@ -29,6 +30,7 @@ class Giving(Wrapped):
         return self.inner(x, context, carry)
 
 
+@checked
 def giving(denoiser: Denoiser, *names: str) -> Giving:
     """Name what a denoiser predicts, for plans that read something else than the data.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine import Info, State
+from ..guards import checked
 from ..hooks import accepts
 from ..plan import Level, Plan, Row
 from ..trees import as_tree, pytree
@@ -31,6 +32,7 @@ class Chain:
             accepts(move, plan)
 
 
+@checked
 def chain(*moves: Callable) -> Chain:
     """One move out of several: each sees what the one before left.
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import Info, State
+from ..guards import checked
 from ..plan import Level, Plan, Row
 from ..trees import concrete, pytree
 from ..typing import Array, ArrayLike
@@ -65,6 +66,7 @@ def _without_channels(level: Level, x: Array) -> Level:
     return level
 
 
+@checked
 def linear_part(known: ArrayLike, rows: ArrayLike) -> LinearPart:
     """Keep known mixtures of the channels: A x_0 = y along the last axis.
 
@@ -99,6 +101,7 @@ def linear_part(known: ArrayLike, rows: ArrayLike) -> LinearPart:
     return LinearPart(known, jnp.asarray(rows, jnp.result_type(float)))
 
 
+@checked
 def colourise(grey: ArrayLike) -> LinearPart:
     """Colour images whose grey value, the mean of the three channels, is known.
 

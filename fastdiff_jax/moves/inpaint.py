@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ..engine import Info, State
+from ..guards import checked
 from ..plan import Level, Plan, Row
 from ..trees import concrete, pytree
 from ..typing import PyTree
@@ -41,6 +42,7 @@ class Inpaint:
         refuse_open_rows(plan, "inpaint")
 
 
+@checked
 def inpaint(known: PyTree, mask: PyTree) -> Inpaint:
     """Keep known elements while the others are sampled.
 

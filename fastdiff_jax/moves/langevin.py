@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import Info, State
+from ..guards import checked
 from ..plan import Level, Plan, Row
 from ..plan.core import pick
 from ..states import mix, norm, per_sample
@@ -81,6 +82,7 @@ def _corrects(time: Array, reached: Array, weight: Array) -> Array:
     return jnp.all(time == reached) & jnp.any(weight > 0)
 
 
+@checked
 def langevin(*, per_sample: bool = True) -> Langevin:
     """Score-SDE's Langevin corrector: step sizes by the norms of noise and score.
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..plan import Plan, replay, slice_rows
 from ..trees import pytree
 from ..typing import ArrayLike, Key, PyTree
@@ -79,6 +80,7 @@ class OUPath:
             )
 
 
+@checked
 def ou_path(
     plan: Plan,
     key: Key,

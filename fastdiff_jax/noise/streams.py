@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..guards import checked
 from ..states import batch_of
 from ..typing import Array, Key, PyTree
 
@@ -15,6 +16,7 @@ __all__ = ["PATH", "PRIOR", "START", "keys_of", "needed", "normal", "side_noise"
 PRIOR, START, _SIDE, PATH = 2**32 - 1, 2**32 - 2, 2**32 - 3, 2**32 - 4
 
 
+@checked
 def keys_of(key: Any, x: PyTree) -> Key:
     """One key per sample: given, or sample i's is fold_in(key, i)."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -32,6 +34,7 @@ def keys_of(key: Any, x: PyTree) -> Key:
     return key
 
 
+@checked
 def normal(key: Key, row: Any, like: PyTree) -> PyTree:
     """Standard normal noise of a row, a function of (sample key, row) alone.
 
@@ -54,6 +57,7 @@ def normal(key: Key, row: Any, like: PyTree) -> PyTree:
     return structure.unflatten([leaf(i, v) for i, v in enumerate(leaves)])
 
 
+@checked
 def side_noise(key: Key | None, row: Any, like: PyTree, stream: int = 0) -> PyTree:
     """Standard normal noise beside a row's own z, for moves after the row.
 

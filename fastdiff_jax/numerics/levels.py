@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..guards import checked
 from ..typing import Array, ArrayLike, Process, PyTree
 from .arrays import as_float, namespace
 
@@ -115,6 +116,7 @@ class Levels(NamedTuple):
         return self
 
 
+@checked
 def levels(process: Process, ts: ArrayLike, name: str = "ts") -> Levels:
     """Noise levels of a grid of times, after checking it.
 
@@ -151,6 +153,7 @@ def with_clean(process: Process, lv: Levels) -> Levels:
     return levels(process, xp.concatenate([lv.time, clean]))
 
 
+@checked
 def between(process: Process, lv: Levels, rows: np.ndarray, lam: Array) -> Level:
     """The level at half log-SNR `lam` (S, ...), inside each of the steps `rows`.
 

@@ -9,6 +9,7 @@ u = dx/dt = alpha' D + sigma' E:
 
 from typing import Any, NamedTuple
 
+from ..guards import checked
 from ..typing import Process
 from .arrays import namespace
 from .levels import Level
@@ -48,6 +49,7 @@ class Basis(NamedTuple):
     data: Any
 
 
+@checked
 def basis_of(level: Level, kind: str, process: Process | None = None) -> Basis:
     """What a method integrates, in terms of the point x and the data prediction D.
 

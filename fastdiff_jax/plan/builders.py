@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..guards import checked
 from ..numerics import Basis, Level, Levels, basis_of, namespace
 from ..typing import Array, Process, PyTree
 from .checks import self_check, validate
@@ -33,6 +34,7 @@ __all__ = ["build", "corrected", "multistep"]
 To = int | np.ndarray | Ring
 
 
+@checked
 def build(
     level: Level,
     end: Level,
@@ -224,6 +226,7 @@ def _parts(weights: Array) -> list[Array]:
     return [weights[..., j] for j in range(weights.shape[-1])]
 
 
+@checked
 def multistep(
     lv: Levels,
     *,
@@ -275,6 +278,7 @@ def multistep(
     return made
 
 
+@checked
 def corrected(
     lv: Levels,
     *,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..guards import checked
 from ..numerics import Basis, Levels
 from ..typing import PyTree
 from .core import Plan, advance, begin, line
@@ -14,6 +15,7 @@ from .core import Plan, advance, begin, line
 __all__ = ["HostRow", "replay", "self_check", "validate", "walk"]
 
 
+@checked
 def validate(plan: Plan) -> None:
     """Check a plan's shapes, and its numbers where they are concrete.
 
@@ -78,6 +80,7 @@ class HostRow(NamedTuple):
     sample: PyTree
 
 
+@checked
 def walk(
     plan: Plan,
     predict: Callable[[PyTree, int], Any],
@@ -106,6 +109,7 @@ def walk(
         yield HostRow(registers, sample)
 
 
+@checked
 def replay(plan: Plan, predict: Any, x: Any, z: np.ndarray | None = None) -> Any:
     """Run a plan on the host in float64, one row at a time; its sample.
 
@@ -124,6 +128,7 @@ def replay(plan: Plan, predict: Any, x: Any, z: np.ndarray | None = None) -> Any
     return deque(walk(plan, predict, x, draw), maxlen=1).pop().registers[0]
 
 
+@checked
 def self_check(plan: Plan, lv: Levels, basis: str | Basis, tol: float = 1e-9) -> None:
     """A constant prediction is integrated exactly over the whole plan.
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..guards import checked
 from ..numerics import namespace
 from ..typing import PyTree
 from .core import Level, Plan, Start, ends_step
@@ -115,6 +116,7 @@ def whole(plan: Plan, noise: bool) -> Plan:
     return dataclasses.replace(plan, rows=rows, start=start)
 
 
+@checked
 def pad(
     plan: Plan,
     length: int | None = None,
@@ -210,6 +212,7 @@ def _opens(plan: Plan, at: int) -> Start | None:
     return Start(jax.tree.map(alone, start.x))
 
 
+@checked
 def slice_rows(plan: Plan, start: int = 0, stop: int | None = None) -> Plan:
     """Rows start..stop-1 as a plan of its own, to run from a state or to stop early.
 
@@ -233,6 +236,7 @@ def slice_rows(plan: Plan, start: int = 0, stop: int | None = None) -> Plan:
     return dataclasses.replace(plan, rows=rows, end=end, start=_opens(plan, start))
 
 
+@checked
 def stack(plans: Sequence[Plan]) -> Plan:
     """Plans side by side on a new leading axis, padded alike: vmap over the result.
 

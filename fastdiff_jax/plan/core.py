@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..guards import checked
 from ..numerics import Level, namespace
 from ..states import mix
 from ..trees import pytree
@@ -179,6 +180,7 @@ def advance(
     return tuple(out)
 
 
+@checked
 def ends_step(rows: Row) -> Array:
     """Which rows end a step, (R,): register 0 is the sample, nothing to come."""
     found: Any = True

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ..grids.columns import Columns, columns_of
+from ..guards import checked
 from ..numerics import levels
 from ..trees import concrete
 from ..typing import Array, Process, PyTree
@@ -25,6 +26,7 @@ from .core import Level, Plan, Start
 __all__ = ["per_element"]
 
 
+@checked
 def per_element(
     solver: Callable[..., Plan], process: Process, ts: PyTree, **options: Any
 ) -> Plan:

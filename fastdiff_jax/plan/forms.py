@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import Basis, Level, basis_of, namespace
 from ..typing import Process
 
@@ -93,11 +94,13 @@ NOISE = Form({("noise",): 1.0})
 """The row's own draw z, standard normal."""
 
 
+@checked
 def register(k: int, one: Any = 1.0) -> Form:
     """What register k holds before the row; 0 is where the network is asked."""
     return Form({("register", k): one})
 
 
+@checked
 def prediction(p: int = 0, one: Any = 1.0) -> Form:
     """What the network answers on this row, its p-th prediction."""
     return Form({("prediction", p): one})
@@ -128,6 +131,7 @@ def total(terms: Iterable[Form]) -> Form:
     return first
 
 
+@checked
 def evaluation(
     level: Level, basis: str | Basis = "data", process: Process | None = None
 ) -> Form:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ..files import write_whole
+from ..guards import checked
 from . import core
 from .checks import validate
 from .core import Plan
@@ -57,6 +58,7 @@ def _decode(node: Any) -> Any:
     return np.asarray(data, dtype).reshape(node["shape"])
 
 
+@checked
 def to_json(plan: Plan) -> str:
     """The plan as JSON text; `from_json` gives it back bit for bit."""
     plan = jax.tree.map(np.asarray, plan)
@@ -73,6 +75,7 @@ def to_json(plan: Plan) -> str:
     )
 
 
+@checked
 def from_json(text: str, source: str = "plan JSON") -> Plan:
     """A plan from JSON text.
 
@@ -106,12 +109,14 @@ def from_json(text: str, source: str = "plan JSON") -> Plan:
     return plan
 
 
+@checked
 def save(plan: Plan, path: str | os.PathLike[str]) -> None:
     """Write a plan to a file; the file appears whole or not at all."""
     text = to_json(plan).encode()
     write_whole(path, lambda file: file.write(text))
 
 
+@checked
 def load(path: str | os.PathLike[str]) -> Plan:
     """Read a plan from a file. ValueError names the file if it is damaged."""
     return from_json(Path(path).read_text(), str(path))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import Basis, Level, namespace
 from ..typing import Array, Process, PyTree
 from .builders import axes_of, build, named, weight_of
@@ -28,6 +29,7 @@ class Leg(NamedTuple):
     noise: Array | None = None
 
 
+@checked
 def stages(
     groups: Sequence[tuple[np.ndarray, Sequence[Leg]]],
     end: Level,

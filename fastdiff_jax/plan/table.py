@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..guards import checked
 from .core import Plan
 from .forms import Form, lines_of
 
@@ -17,6 +18,7 @@ __all__ = ["Spelled", "columns", "spell", "table"]
 _ROUNDING = 1e-13  # of weights that cancel when registers are worked out
 
 
+@checked
 def columns(plan: Plan) -> dict[str, np.ndarray]:
     """Named columns of numbers, each (rows,), zero ones left out.
 
@@ -62,6 +64,7 @@ class Spelled(NamedTuple):
     moved: bool
 
 
+@checked
 def spell(plan: Plan) -> list[Spelled]:
     """Every row of a plan of array weights in the terms of the paper."""
     x = Form({("x", 0): np.ones((1, *plan.rows.registers.shape[3:]))})
@@ -140,6 +143,7 @@ def _named(form: Form, row: int) -> dict[str, Any]:
     return out
 
 
+@checked
 def table(plan: Plan, digits: int = 5) -> str:
     """The printable table.
 

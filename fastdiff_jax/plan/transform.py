@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..guards import checked
 from ..numerics import as_float, namespace
 from ..typing import ArrayLike, PyTree
 from .builders import Lines, axes_of
@@ -22,6 +23,7 @@ from .forms import ONE, Form, lines_of, register
 __all__ = ["analytic_first_step", "skip_first"]
 
 
+@checked
 def analytic_first_step(
     plan: Plan, rule: str | tuple[PyTree, PyTree] = "unit", *, mean: ArrayLike = 0.0
 ) -> Plan:
@@ -93,6 +95,7 @@ def _after_first(*weights: Any) -> tuple:
     return tuple(w[0] for w in Lines(forms, 1, axes, False).each(parts))
 
 
+@checked
 def skip_first(plan: Plan) -> Plan:
     """Drop the first evaluation; the second is asked at x itself and serves for both.
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import engine
 from ..engine.kernels import density, deviation, drawn, mean_of, start, trusted
+from ..guards import checked
 from ..noise.streams import needed, normal
 from ..plan import Plan, Row
 from ..states import floating
@@ -43,6 +44,7 @@ class Rollout(NamedTuple):
     log_prob: Array
 
 
+@checked
 def rollout(
     plan: Plan,
     denoiser: Denoiser,
@@ -103,6 +105,7 @@ def rollout(
     return Rollout(last.point, path, jax.lax.stop_gradient(trusted(plan, scores)))
 
 
+@checked
 def log_prob(
     plan: Plan,
     denoiser: Denoiser,
@@ -149,6 +152,7 @@ def log_prob(
     return trusted(plan, _along(plan, denoiser, path, score, checkpoint))
 
 
+@checked
 def noise_of(plan: Plan, denoiser: Denoiser, path: PyTree) -> PyTree:
     """The noise that takes the denoiser along a path, z = (x_{i+1} - mean_i) / c_i.
 
@@ -169,6 +173,7 @@ def noise_of(plan: Plan, denoiser: Denoiser, path: PyTree) -> PyTree:
     return _along(plan, denoiser, path, recover, False)
 
 
+@checked
 def ratio(new: Array, old: Array) -> Array:
     """p_new / p_old of every step: exp(new - old), 1 in rows without noise.
 
@@ -178,6 +183,7 @@ def ratio(new: Array, old: Array) -> Array:
     return jnp.exp(new - old)
 
 
+@checked
 def ppo_loss(
     new: Array,
     old: ArrayLike,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import namespace
 from ..typing import Array, ArrayLike
 
@@ -14,6 +15,7 @@ __all__ = ["flow_grpo_tau2", "window", "window_at"]
 MODES = ("progressive", "random", "decay", "exp_decay")
 
 
+@checked
 def flow_grpo_tau2(eta: float | Array = 0.7) -> float | Array:
     """tau^2 = eta^2 / 2: Flow-GRPO's noise level as the solvers' `tau2`.
 
@@ -35,6 +37,7 @@ def flow_grpo_tau2(eta: float | Array = 0.7) -> float | Array:
     return eta * eta / 2
 
 
+@checked
 def window(steps: int, first: int | Array, width: int, tau2: ArrayLike) -> Array:
     """tau^2 per step: `tau2` on steps first..first + width - 1, the ODE elsewhere.
 
@@ -84,6 +87,7 @@ def _whole(name: str, value: Any) -> int:
         raise ValueError(f"{name} must be a whole number, got {value!r}.") from None
 
 
+@checked
 def window_at(
     iteration: int,
     steps: int,

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import LogRatio, label_of, positive, register
@@ -65,6 +66,7 @@ class VPCosine(LogRatio):
         return label_of(t, self.train_steps)
 
 
+@checked
 def vp_cosine(offset: float = 0.008, *, train_steps: int | None = None) -> VPCosine:
     """Cosine path; default grids start at t = 0.9946. Nichol & Dhariwal 2021, eq 17."""
     positive(offset=offset)

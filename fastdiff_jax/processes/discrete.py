@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import as_float
 from ..trees import pytree
 from ..typing import Array, ArrayLike
@@ -216,6 +217,7 @@ def named_betas(name: str, steps: int, low: float, high: float) -> np.ndarray:
     )
 
 
+@checked
 def vp_discrete(
     betas: str | ArrayLike = "scaled_linear",
     *,
@@ -277,6 +279,7 @@ def vp_discrete(
     return VPDiscrete(np.append(0.0, table), interpolation, zero_terminal_snr)
 
 
+@checked
 def tabulated(alpha: ArrayLike, sigma: ArrayLike) -> Tabulated:
     """A path known at a list of levels, e.g. copied from another library.
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import ordered, quiet, register
@@ -104,12 +105,14 @@ class EDM:
         return self.sigma(t)
 
 
+@checked
 def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> VE:
     """Variance-exploding path, sigma geometric in t. Song et al. 2021, eqs 30-31."""
     ordered(sigma_min=sigma_min, sigma_max=sigma_max)
     return VE(sigma_min, sigma_max)
 
 
+@checked
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> EDM:
     """EDM's path, time is sigma; the bounds are where default grids start and end.
 

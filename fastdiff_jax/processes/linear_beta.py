@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import label_of, ordered, quiet, register
@@ -110,6 +111,7 @@ class SubVP(_LinearBeta):
         return alpha * slope, -2 * alpha**2 * slope
 
 
+@checked
 def vp_linear(
     beta_min: float = 0.1, beta_max: float = 20.0, *, train_steps: int | None = None
 ) -> VPLinear:
@@ -131,6 +133,7 @@ def vp_linear(
     return VPLinear(beta_min, beta_max, train_steps)
 
 
+@checked
 def sub_vp(
     beta_min: float = 0.1, beta_max: float = 20.0, *, train_steps: int | None = None
 ) -> SubVP:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import positive, quiet, register
@@ -123,6 +124,7 @@ def _schedule(name: str, steps: int) -> np.ndarray:
     return 1 - kept[:-1] / kept[-1]
 
 
+@checked
 def mean_reverting(
     schedule: str | ArrayLike = "cosine",
     *,

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import Labelled, positive, quiet, register
@@ -88,6 +89,7 @@ class RDDM(Labelled):
         return t
 
 
+@checked
 def rddm(
     steps: int = 1000,
     *,

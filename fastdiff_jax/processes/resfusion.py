@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike, Process
 from .common import LogRatio, register
@@ -110,6 +111,7 @@ class Resfusion(LogRatio):
         return self.base.alpha(t) / self.base.alpha(t - 1)
 
 
+@checked
 def resfusion(base: Process | None = None, *, steps: int = 12) -> Resfusion:
     """Residual-and-noise path between the data and a degraded y.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import Labelled, ordered, positive, register
@@ -94,6 +95,7 @@ class ResShift(Labelled):
         return 1 / xp.sqrt(self.sigma(t) ** 2 + variance)
 
 
+@checked
 def resshift(
     steps: int = 15,
     *,

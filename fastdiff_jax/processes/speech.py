@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import LogRatio, ordered, positive, quiet, register
@@ -78,6 +79,7 @@ class OUVE(LogRatio):
         return t
 
 
+@checked
 def ouve(theta: float = 1.5, sigma_min: float = 0.05, sigma_max: float = 0.5) -> OUVE:
     """Ornstein-Uhlenbeck path with growing noise, from clean to noisy speech.
 
@@ -177,6 +179,7 @@ class SBVE:
         return t
 
 
+@checked
 def sb_ve(k: float = 2.6, c: float = 0.4) -> SBVE:
     """Schroedinger bridge with exploding variance, from clean to noisy speech.
 

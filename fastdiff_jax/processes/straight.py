@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import positive, quiet, register
@@ -51,6 +52,7 @@ class Flow:
         return t * self.time_scale
 
 
+@checked
 def flow(time_scale: float = 1.0) -> Flow:
     """Rectified-flow path, t = 1 is noise; the network gets t * time_scale.
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import sample as run_plan
+from ..guards import checked
 from ..hooks import Wrapped, carry_of
 from ..models.adapter import Model
 from ..numerics import namespace
@@ -83,6 +84,7 @@ def refuse_plain_models(denoiser: Any) -> None:
             )
 
 
+@checked
 def centred(denoiser: Denoiser, process: Process, y: PyTree) -> Centred:
     """A denoiser for plans on x - k y: D(u + k y) - k y.
 
@@ -128,6 +130,7 @@ def _same_process(plan: Plan, process: Process) -> None:
         )
 
 
+@checked
 def sample(
     plan: Plan,
     denoiser: Denoiser,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..guards import checked
 from ..hooks import Wrapped
 from ..models.adapter import Model
 from ..starts import degraded, spread_over
@@ -44,6 +45,7 @@ class WithEndpoint(Wrapped):
         return ("data", "degraded")
 
 
+@checked
 def with_endpoint(denoiser: Denoiser, y: PyTree) -> WithEndpoint:
     """A denoiser for `solvers.two_endpoint`: D -> (D, y).
 
@@ -91,6 +93,7 @@ class Normalized(Wrapped):
         return self.inner(jax.tree.map(leaf, x), context, carry)
 
 
+@checked
 def normalized(denoiser: Denoiser, variance: Any = 1.0) -> Normalized:
     """Scale what the network sees to unit variance: ResShift's latent networks.
 

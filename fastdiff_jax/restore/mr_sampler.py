@@ -19,6 +19,7 @@ is its published reverse loop.
 import numpy as np
 
 from .. import solvers
+from ..guards import checked
 from ..plan import Plan
 from ..typing import ArrayLike, Process
 from .centred import centre_of
@@ -26,6 +27,7 @@ from .centred import centre_of
 __all__ = ["mr_sampler", "steps"]
 
 
+@checked
 def steps(process: Process, n: int = 20) -> np.ndarray:
     """The published grid: n equal steps of the label, from the noise to the clean end.
 
@@ -49,6 +51,7 @@ def steps(process: Process, n: int = 20) -> np.ndarray:
     return np.linspace(process.start, process.clean, n + 1)
 
 
+@checked
 def mr_sampler(
     process: Process,
     ts: ArrayLike | None = None,

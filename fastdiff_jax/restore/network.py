@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ..guards import checked
 from ..models.adapter import Model
 from ..models.adapter import denoiser as plain
 from ..numerics import to_data
@@ -94,6 +95,7 @@ class Restorer:
         self.net.check_plan(plan)
 
 
+@checked
 def denoiser(
     fn: Callable,
     process: Process,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
+from ..guards import checked
 from ..plan import Plan
 from ..states import align, like_state
 from ..trees import pytree
@@ -71,6 +72,7 @@ class ResidualModel:
                 )
 
 
+@checked
 def residual_model(
     fn: Callable,
     process: Process,
@@ -110,6 +112,7 @@ def residual_model(
     return ResidualModel(net, outputs)
 
 
+@checked
 def rddm_times(
     process: Process, steps: int = 5, order: str = "together"
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -144,6 +147,7 @@ def rddm_times(
     return (first, second) if order == "residual_first" else (second, first)
 
 
+@checked
 def rddm(
     process: Process,
     steps: int = 5,

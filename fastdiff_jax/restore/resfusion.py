@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import solvers
+from ..guards import checked
 from ..plan import Plan
 from ..states import align
 from ..trees import pytree
@@ -60,6 +61,7 @@ class ResidualNoise:
         self.net.check_plan(plan)
 
 
+@checked
 def resnoise_denoiser(
     fn: Callable, process: Process, y: PyTree, **options: Any
 ) -> ResidualNoise:
@@ -92,6 +94,7 @@ def resnoise_denoiser(
     return ResidualNoise(denoiser(fn, process, y, prediction="data", **options))
 
 
+@checked
 def resfusion(
     process: Process, ts: ArrayLike | None = None, *, eta: ArrayLike = 1.0
 ) -> Plan:

@@ -10,6 +10,7 @@ step adds no noise. The path is centred on y: any other plan runs on it too.
 import numpy as np
 
 from .. import solvers
+from ..guards import checked
 from ..plan import Plan
 from ..typing import ArrayLike, Process
 
@@ -21,6 +22,7 @@ def labels(process: Process) -> np.ndarray:
     return np.arange(process.start, process.clean - 1, -1.0)
 
 
+@checked
 def resshift(
     process: Process, ts: ArrayLike | None = None, *, eta: ArrayLike = 1.0
 ) -> Plan:

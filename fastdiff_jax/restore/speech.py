@@ -24,6 +24,7 @@ import numpy as np
 
 from .. import plan as plans
 from .. import solvers
+from ..guards import checked
 from ..numerics import Levels, levels
 from ..plan import Plan
 from ..typing import Array, ArrayLike, Process
@@ -31,6 +32,7 @@ from ..typing import Array, ArrayLike, Process
 __all__ = ["sb_ve", "sgmse"]
 
 
+@checked
 def sgmse(
     process: Process,
     steps: int = 30,
@@ -108,6 +110,7 @@ def _euler(process: Process, lv: Levels, final: str) -> tuple[Array, ...]:
     return keep, weight, noise
 
 
+@checked
 def sb_ve(
     process: Process,
     steps: int = 50,

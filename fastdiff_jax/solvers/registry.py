@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from ..guards import checked
 from ..plan import Plan
 
 __all__ = ["SOLVERS", "Solver", "find", "solver"]
@@ -61,6 +62,7 @@ def solver(
     formal = order if callable(order) else lambda _: order
 
     def register(build: B) -> B:
+        build = checked(build)
         line = Solver(build, formal, orders, calls, stochastic, paper, needs, draws)
         SOLVERS[getattr(build, "__name__")] = line  # noqa: B009
         return build
@@ -68,6 +70,7 @@ def solver(
     return register
 
 
+@checked
 def find(name: str) -> Solver:
     """The registry's line for a name.
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..hooks import Wrapped, carry_of
 from ..states import align
 from ..trees import pytree
@@ -75,6 +76,7 @@ def _level(context: Context, like: Array) -> tuple[Array, Array]:
     return align(context.alpha, like, real=True), align(context.sigma, like, real=True)
 
 
+@checked
 def dual_fast(
     denoiser: Denoiser, coefficient: Any = 0.5, *, reference: str = "first"
 ) -> DualFast:
@@ -101,6 +103,7 @@ def dual_fast(
     return DualFast(denoiser, coefficient, reference)
 
 
+@checked
 def dual_fast_schedule(
     rows: int, coefficient: float, *, power: float = 1.0
 ) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..hooks import accepts, carry_of, gives_of
 from ..trees import pytree
 from ..typing import ArrayLike, Context, Denoiser, PyTree
@@ -71,6 +72,7 @@ class Stitched:
             accepts(model, plan)
 
 
+@checked
 def stitch(models: Sequence[Denoiser]) -> Stitched:
     """One denoiser out of several, only one of which runs at each row.
 
@@ -97,6 +99,7 @@ def stitch(models: Sequence[Denoiser]) -> Stitched:
     return Stitched(tuple(models))
 
 
+@checked
 def stitch_schedule(
     ratios: float | Sequence[float],
     times: ArrayLike,

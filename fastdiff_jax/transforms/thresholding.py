@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..guards import checked
 from ..hooks import Wrapped
 from ..trees import pytree
 from ..typing import Array, Context, Denoiser, PyTree
@@ -48,6 +49,7 @@ def _clip(value: Array, low: Any, high: Any) -> Array:
     return jnp.clip(value, cast(low), cast(high))
 
 
+@checked
 def clip(
     denoiser: Denoiser, low: Any = -1.0, high: Any = 1.0, *, outputs: bool = False
 ) -> Transformed:
@@ -77,6 +79,7 @@ def _dynamic(value: Array, quantile: Any, floor: Any, ceiling: Any) -> Array:
     return jnp.clip(value, -s, s) / s * cast(floor)
 
 
+@checked
 def dynamic_threshold(
     denoiser: Denoiser,
     quantile: Any = 0.995,

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..hooks import Wrapped
 from ..states import real_dtype
 from ..trees import pytree
@@ -118,6 +119,7 @@ def _same_noise(x: Array, data: Array, there: tuple, here: tuple) -> Array:
     return jnp.where(nowhere, data, (x - s * noise) / jnp.where(nowhere, 1.0, a))
 
 
+@checked
 def time_shift(
     denoiser: Denoiser,
     process: Process,

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import checked
 from ..hooks import Wrapped, carry_of
 from ..numerics import to_data
 from ..states import align
@@ -117,6 +118,7 @@ def _data(self: VelocityRefined, context: Context, x: Array, velocity: Array) ->
     return to_data("velocity", x, velocity, known[:2], known[2:])
 
 
+@checked
 def velocity_refiner(
     denoiser: Denoiser,
     refiner: Callable,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ... import plan
+from ...guards import checked
 from ...numerics import (
     Levels,
     along_last,
@@ -206,6 +207,7 @@ def _weights(
     return xp.stack(out, 1)
 
 
+@checked
 def tau2_from_diffusion(
     process: Process,
     ts: ArrayLike,

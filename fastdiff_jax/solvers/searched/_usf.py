@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...guards import checked
 from ...typing import ArrayLike
 
 __all__ = [
@@ -123,6 +124,7 @@ class Schedule:
         return found
 
 
+@checked
 def usf_schedule(
     ts: ArrayLike,
     *,
@@ -161,6 +163,7 @@ def usf_schedule(
     return schedule
 
 
+@checked
 def repair(schedule: Schedule) -> Schedule:
     """The nearest legal schedule after a mutation of numbers: what a search calls.
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from ... import plan
+from ...guards import checked
 from ...numerics import as_float, levels
 from ...typing import Array, ArrayLike, Process
 from ..registry import solver
@@ -135,6 +136,7 @@ def bespoke(
     return olss(process, ts, state, weights, prediction="velocity")
 
 
+@checked
 def unroll(
     known: plan.Plan, process: Process | None = None, *, prediction: str = "noise"
 ) -> Unrolled:

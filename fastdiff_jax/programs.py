@@ -1,0 +1,270 @@
+"""Compiled programs whose functions are looked through at every call.
+
+jit freezes what a plain function captures: a network's weights of the first call would
+be sampled with for ever. Here the arrays, modules and numbers that a function reaches
+(closure, defaults, attributes, partial, the globals that it names) are compared at each
+call, and a change compiles again.
+"""
+
+import collections
+import functools
+import hashlib
+import pickle
+import random
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+
+from .trees import as_tree
+
+__all__ = ["compiled"]
+
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype)
+_MANY = 100_000  # things looked at before a function counts as always new
+_KEPT = 64  # programs of plain functions, the latest used
+
+
+class _Same:
+    """Equal to itself only, and keeps its object alive, so that no id comes back."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@functools.lru_cache(4096)
+def _library(file: str) -> bool:
+    """Whether code of a file is somebody's package, whose globals do not change."""
+    own = __file__.rsplit("programs", 1)[0]
+    places = ("site-packages", "dist-packages", own)
+    return any(p in file for p in places) or file.startswith((sys.base_prefix, "<froz"))
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """Names that a code looks up among globals and attributes."""
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _names(const)
+
+
+class _Look:
+    """Everything that functions reach, as tokens to compare; and random generators."""
+
+    def __init__(self, parts: Any):
+        self.tokens: list[Any] = []
+        self.generators: list[Any] = [np.random.mtrand._rand, random._inst]  # type: ignore[attr-defined]
+        self.changes = False  # whether anything was found that could change
+        self.traced = False
+        self.foreign = False  # whether anything but plain constants was found
+        seen: dict[int, int] = {}
+        todo = collections.deque([parts])
+        while todo:
+            if len(self.tokens) > _MANY:
+                self.changes = True
+                self.tokens.append(object())
+                return
+            value = todo.popleft()
+            if isinstance(value, _PLAIN):
+                self.tokens.append((type(value), repr(value)))
+                continue
+            if id(value) in seen:
+                self.tokens.append(seen[id(value)])
+                continue
+            seen[id(value)] = len(self.tokens)
+            todo.extend(self._into(value))
+
+    def _into(self, value: Any) -> Iterator[Any]:
+        """Note a value; what to look at behind it."""
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            self.changes = True
+            data = hashlib.blake2b(np.ascontiguousarray(value)).digest()
+            self.tokens.append((value.shape, value.dtype, data))
+            return
+        if isinstance(value, list | tuple | set | frozenset | collections.deque):
+            self.tokens.append((type(value), len(value)))
+            self.changes |= not isinstance(value, tuple | frozenset)
+            yield from value
+            return
+        if isinstance(value, dict):
+            self.changes = True
+            self.tokens.append((dict, len(value)))
+            for key, item in value.items():
+                yield key
+                yield item
+            return
+        self.tokens.append(_Same(value))
+        self.foreign |= not isinstance(value, types.ModuleType | type)
+        if isinstance(value, jax.Array):
+            self.changes = True
+            self.traced |= isinstance(value, jax.core.Tracer)
+        elif isinstance(value, np.random.Generator | np.random.RandomState):
+            self.generators.append(value)
+        elif isinstance(value, random.Random):
+            self.generators.append(value)
+        elif isinstance(value, types.FunctionType):
+            yield from self._function(value)
+        elif isinstance(value, functools.partial):
+            yield from (value.func, value.args, value.keywords)
+        elif isinstance(value, types.MethodType):
+            yield from (value.__func__, value.__self__)
+        elif isinstance(value, types.BuiltinFunctionType):
+            if not isinstance(value.__self__, types.ModuleType | type(None)):
+                yield value.__self__
+        elif not isinstance(value, types.ModuleType):
+            yield from self._object(value)
+
+    def _function(self, function: types.FunctionType) -> Iterator[Any]:
+        yield from (function.__defaults__, function.__kwdefaults__)
+        yield from vars(function).values()
+        for cell in function.__closure__ or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+        if _library(function.__code__.co_filename):
+            return
+        names = set(_names(function.__code__))
+        for name in sorted(names & function.__globals__.keys()):
+            found = function.__globals__[name]
+            if not isinstance(found, types.ModuleType):
+                self.changes |= not callable(found)
+                yield found
+            elif not _library(getattr(found, "__file__", None) or "<frozen>"):
+                yield from (getattr(found, n) for n in names if hasattr(found, n))
+
+    def _object(self, value: Any) -> Iterator[Any]:
+        """An object's attributes and, where the class is a user's, the class'."""
+        if isinstance(value, type):
+            module = sys.modules.get(value.__module__)
+            if not _library(getattr(module, "__file__", None) or "<frozen>"):
+                names = (k for k in vars(value) if k[:2] != "__" or k == "__call__")
+                yield from (vars(value)[k] for k in names)
+            return
+        if any(c.__module__ == "flax.linen.module" for c in type(value).__mro__):
+            return  # immutable, and its weights stand elsewhere
+        found = dict(getattr(value, "__dict__", None) or {})
+        for cls in type(value).__mro__:
+            slots = cls.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                    found[name] = getattr(value, name)
+        self.changes |= bool(found)
+        yield from found.values()
+        yield type(value)
+        wrapped = getattr(value, "__wrapped__", None)  # jitted functions
+        if wrapped is not None:
+            yield wrapped
+
+
+def _drawn(generators: list[Any]) -> list[bytes]:
+    """How far host random generators have come."""
+
+    def state(g: Any) -> Any:
+        if isinstance(g, np.random.Generator):
+            return g.bit_generator.state
+        return g.getstate() if isinstance(g, random.Random) else g.get_state()
+
+    return [pickle.dumps(state(g)) for g in generators]
+
+
+def _constants(structure: Any) -> Iterator[Any]:
+    """What the nodes of a tree hold beside their leaves."""
+    found = structure.node_data()
+    if found is not None and found[0] not in (tuple, list, dict):
+        yield found[1]
+    for child in structure.children():
+        yield from _constants(child)
+
+
+class compiled:  # noqa: N801  a decorator
+    """A function under jit, compiled again where what its functions capture changes.
+
+    Args:
+        function: of trees, in which plain functions are constants (`trees.as_tree`).
+        static: names of its hashable keyword arguments.
+        host: of these, the ones that are called on the host and so are never frozen.
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        static: tuple[str, ...] = (),
+        host: tuple[str, ...] = (),
+    ):
+        self.plain, self.static, self.host = function, static, host
+        self.traces = 0
+        self.shared = self._program()
+        self.own: collections.OrderedDict[Any, tuple] = collections.OrderedDict()
+        self.still: set[Any] = set()  # with no function to look through
+
+    def _program(self) -> Callable:
+        return jax.jit(functools.partial(self._watched), static_argnames=self.static)
+
+    def _watched(self, *args: Any, **options: Any) -> Any:
+        """The function while it is traced: it must not draw on the host."""
+        self.traces += 1
+        generators = _Look(self._parts(args, options)).generators
+        before = _drawn(generators)
+        out = self.plain(*args, **options)
+        if _drawn(generators) != before:
+            raise ValueError(
+                "a function of this run draws random numbers on the host (numpy or "
+                "random): compiled, they would be drawn once and used for ever. Draw "
+                "them before and give them, e.g. noise=array with an axis of rows."
+            )
+        return out
+
+    def _parts(self, args: tuple, options: dict) -> tuple:
+        seen = (v for k, v in options.items() if k not in self.host)
+        return (*_constants(jax.tree.structure(args)), *seen)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """What the function returns, by a program that is up to date."""
+        args = jax.tree.map(as_tree, args)  # functions inside wrappers, too
+        key = (jax.tree.structure(args), tuple(options.items()))
+        try:
+            if key in self.still:
+                return self.shared(*args, **options)
+        except TypeError:  # an unhashable constant cannot key a program
+            return self._watched(*args, **options)
+        known, look = self.own.get(key), _Look(self._parts(args, options))
+        if look.traced:
+            return self._watched(*args, **options)
+        if not look.changes:
+            if not look.foreign:
+                self.still.add(key)
+            return self.shared(*args, **options)
+        if known is not None and known[0] != look.tokens:
+            _warn()
+        fresh = known is None or known[0] != look.tokens
+        program = self._program() if known is None or fresh else known[1]
+        before = self.traces
+        out = program(*args, **options)
+        if self.traces != before:  # what a trace itself leaves is no change
+            look = _Look(self._parts(args, options))
+        self.own[key] = (look.tokens, program)
+        self.own.move_to_end(key)
+        while len(self.own) > _KEPT:
+            self.own.popitem(last=False)
+        return out
+
+
+def _warn() -> None:
+    warnings.warn(
+        "what a function of this run captures has changed (a network's weights?), so "
+        "it is compiled again. Give weights as arguments, and one program serves all: "
+        "fd.models.denoiser(apply, process, prediction=..., params=params), or "
+        "fd.models.from_nnx(net, process, prediction=...).",
+        stacklevel=4,
+    )
