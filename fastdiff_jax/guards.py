@@ -17,6 +17,7 @@ Numbers of concrete jax arrays become NumPy's; traced ones pass.
 """
 
 import collections.abc
+import dataclasses
 import functools
 import inspect
 import math
@@ -30,11 +31,13 @@ import jax
 import jax.core
 import numpy as np
 
-from .typing import Array, ArrayLike, Denoiser, Process
+from .typing import Array, ArrayLike, Clock, Denoiser, Process
 
-__all__ = ["checked", "must", "shown"]
+__all__ = ["checked", "must", "shown", "within"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+_LEVELS, _TIMES = ("alpha", "sigma", "half_log_snr"), ("start", "end", "domain")
+_MOST = 2**63 - 1
 _LOOKED_AT = 1 << 20  # numbers: more are data, not constants, and are not read
 
 
@@ -55,13 +58,43 @@ def shown(value: Any) -> str:
         return f"the function {name.replace('<locals>.', '')}"
     if isinstance(value, np.ndarray | jax.Array) and value.size > 6:
         return f"{value.dtype} of shape {value.shape}"
-    text = " ".join(repr(value).split())
+    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        return f"a {type(value).__name__}"
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # a whole number of too many digits
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:50]}... ({type(value).__name__})"
 
 
 def must(name: str, rule: str, value: Any, fix: str = "") -> ValueError:
     """The one line that every refused argument gets: name, rule, value, fix."""
     return ValueError(f"{name} must be {rule}, got {shown(value)}.{fix and ' ' + fix}")
+
+
+def within(interval: str, **values: Any) -> None:
+    """Numbers, and all numbers of arrays, lie in an interval; None and tracers pass.
+
+    Raises:
+        ValueError: naming the first that does not.
+
+    Example:
+        >>> within("(0, 1]", quantile=0.5)
+        >>> within("(0, 1]", quantile=2.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: quantile must be in (0, 1], got 2.0.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    for name, value in values.items():
+        leaves = jax.tree.leaves(value)
+        if value is None or any(map(_traced, leaves)):
+            continue
+        for leaf in map(np.asarray, leaves):
+            above = leaf >= low if interval[0] == "[" else leaf > low
+            below = leaf <= high if interval[-1] == "]" else leaf < high
+            if not np.all(above & below):
+                raise must(name, f"in {interval}", value)
 
 
 # ---------------------------------------------------------------------- the rules
@@ -73,18 +106,25 @@ def _traced(value: Any) -> bool:
 
 def _host(value: Any) -> Any:
     """A concrete jax array as NumPy; anything else as it is."""
-    if isinstance(value, jax.Array) and not _traced(value):
+    if isinstance(value, jax.Array) and not _traced(value) and not _is_key(value):
         return np.asarray(value)
     return value
+
+
+def _is_key(value: Any) -> bool:
+    return jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _whole(value: Any) -> Any:
     if isinstance(value, bool | np.bool_) or _traced(value):
         raise _Wrong("a whole number")
     try:
-        return _host(value).__index__()
+        found = _host(value).__index__()
     except (AttributeError, TypeError):
         raise _Wrong("a whole number") from None
+    if abs(found) > _MOST:
+        raise _Wrong("a whole number of 63 bits")
+    return found
 
 
 def _number(value: Any, infinite: bool = False) -> Any:
@@ -141,19 +181,26 @@ def _numbers(value: Any) -> Any:
     return found
 
 
+def _array(value: Any) -> Any:
+    """An array of any numbers: complex states and NaN pass."""
+    plain = isinstance(value, np.ndarray | np.generic | int | float | complex)
+    if isinstance(value, jax.Array) or (plain and np.asarray(value).dtype.kind != "O"):
+        return value
+    raise _Wrong("an array of numbers")
+
+
 def _key(value: Any) -> Any:
     fix = "Make one with jax.random.key(0)."
     if not isinstance(value, jax.Array | np.ndarray):
         raise _Wrong("a random key of jax", fix)
-    if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if _is_key(value):
         return value
     if value.dtype != np.uint32 or not value.ndim or value.shape[-1] not in (2, 4):
         raise _Wrong("a random key of jax", fix)
     return value
 
 
-def _process(value: Any) -> Any:
-    methods = ("alpha", "sigma", "half_log_snr", "domain")
+def _process(value: Any, methods: tuple[str, ...] = _LEVELS) -> Any:
     if isinstance(value, type) or not all(hasattr(value, m) for m in methods):
         fix = "Make one, e.g. fd.processes.vp_linear()."
         if inspect.isroutine(value):
@@ -279,18 +326,21 @@ _SIMPLE: dict[Any, Callable] = {
     float: _number,
     bool: _flag,
     Process: _process,
+    Clock: functools.partial(_process, methods=_TIMES),
     Denoiser: _denoiser,
     collections.abc.Callable: _callable,
-    jax.Array: _numbers,
-    np.ndarray: _numbers,
+    jax.Array: _array,
+    np.ndarray: _array,
 }
 _MARKED = {"extended": functools.partial(_number, infinite=True), "key": _key}
 
 
 def _rule(kind: Any) -> Callable:
     """The check that an annotation asks for."""
-    if kind == ArrayLike or kind == Array:
+    if kind == ArrayLike:
         return _numbers
+    if kind == Array:
+        return _array
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         marks = [m for m in args[1:] if isinstance(m, str) and m in _MARKED]

@@ -26,6 +26,7 @@ from .trees import as_tree
 __all__ = ["compiled"]
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype)
+_RANDOM = (np.random.Generator, np.random.RandomState, random.Random)
 _MANY = 100_000  # things looked at before a function counts as always new
 _KEPT = 64  # programs of plain functions, the latest used
 
@@ -88,7 +89,7 @@ class _Look:
         """Note a value; what to look at behind it."""
         if isinstance(value, np.ndarray) and value.dtype != object:
             self.changes = True
-            data = hashlib.blake2b(np.ascontiguousarray(value)).digest()
+            data = hashlib.blake2b(value.tobytes()).digest()
             self.tokens.append((value.shape, value.dtype, data))
             return
         if isinstance(value, list | tuple | set | frozenset | collections.deque):
@@ -103,24 +104,23 @@ class _Look:
                 yield key
                 yield item
             return
-        self.tokens.append(_Same(value))
         self.foreign |= not isinstance(value, types.ModuleType | type)
-        if isinstance(value, jax.Array):
-            self.changes = True
-            self.traced |= isinstance(value, jax.core.Tracer)
-        elif isinstance(value, np.random.Generator | np.random.RandomState):
-            self.generators.append(value)
-        elif isinstance(value, random.Random):
-            self.generators.append(value)
-        elif isinstance(value, types.FunctionType):
+        if isinstance(value, types.FunctionType):
+            self.tokens.append(_Same(value.__code__))
             yield from self._function(value)
         elif isinstance(value, functools.partial):
             yield from (value.func, value.args, value.keywords)
         elif isinstance(value, types.MethodType):
             yield from (value.__func__, value.__self__)
-        elif isinstance(value, types.BuiltinFunctionType):
-            if not isinstance(value.__self__, types.ModuleType | type(None)):
-                yield value.__self__
+        elif isinstance(value, jax.Array):
+            self.tokens.append(_Same(value))
+            self.changes = True
+            self.traced |= isinstance(value, jax.core.Tracer)
+        elif any(c.__module__ == "flax.linen.module" for c in type(value).__mro__):
+            self.tokens.append(value)  # immutable, and its weights stand elsewhere
+        elif isinstance(value, type):
+            self.tokens.append(_Same(value))
+            yield from self._class(value)
         elif not isinstance(value, types.ModuleType):
             yield from self._object(value)
 
@@ -143,28 +143,39 @@ class _Look:
             elif not _library(getattr(found, "__file__", None) or "<frozen>"):
                 yield from (getattr(found, n) for n in names if hasattr(found, n))
 
+    def _class(self, cls: type) -> Iterator[Any]:
+        """What a user's class defines."""
+        module = sys.modules.get(cls.__module__)
+        if not _library(getattr(module, "__file__", None) or "<frozen>"):
+            names = (k for k in vars(cls) if k[:2] != "__" or k == "__call__")
+            yield from (vars(cls)[k] for k in names)
+
     def _object(self, value: Any) -> Iterator[Any]:
-        """An object's attributes and, where the class is a user's, the class'."""
-        if isinstance(value, type):
-            module = sys.modules.get(value.__module__)
-            if not _library(getattr(module, "__file__", None) or "<frozen>"):
-                names = (k for k in vars(value) if k[:2] != "__" or k == "__call__")
-                yield from (vars(value)[k] for k in names)
-            return
-        if any(c.__module__ == "flax.linen.module" for c in type(value).__mro__):
-            return  # immutable, and its weights stand elsewhere
+        """An object's attributes, and its class; one without any is itself."""
+        if isinstance(value, _RANDOM):
+            self.generators.append(value)
         found = dict(getattr(value, "__dict__", None) or {})
         for cls in type(value).__mro__:
             slots = cls.__dict__.get("__slots__", ())
             for name in (slots,) if isinstance(slots, str) else slots:
                 if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                     found[name] = getattr(value, name)
+        self.tokens.append(_Same(type(value)) if found else _itself(value))
         self.changes |= bool(found)
-        yield from found.values()
         yield type(value)
-        wrapped = getattr(value, "__wrapped__", None)  # jitted functions
-        if wrapped is not None:
-            yield wrapped
+        yield from found.values()
+        for name in ("__wrapped__", "__self__"):  # jitted functions, builtin methods
+            if (inner := getattr(value, name, None)) is not None:
+                yield inner
+
+
+def _itself(value: Any) -> Any:
+    """A token of something that cannot be looked into: its own equality, if any."""
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return value
 
 
 def _drawn(generators: list[Any]) -> list[bytes]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .guards import checked
+from .guards import checked, must
 from .typing import Array, PyTree
 
 __all__ = [
@@ -33,9 +33,17 @@ def floating(x: PyTree) -> PyTree:
     Raises:
         ValueError: a leaf of whole numbers or truth values.
     """
+    if not jax.tree.leaves(x):
+        raise must("x", "an array, or a tree that holds arrays", x)
+    if isinstance(x, list) and not any(hasattr(v, "shape") for v in jax.tree.leaves(x)):
+        raise must("x", "an array, or a tree of arrays", x, "Make it one: np.asarray.")
 
     def leaf(path: Any, value: Any) -> Array:
-        value = jnp.asarray(value)
+        try:
+            value = jnp.asarray(value)
+        except (TypeError, ValueError):
+            name = f"x{jax.tree_util.keystr(path)}"
+            raise must(name, "an array of numbers", value) from None
         if not jnp.issubdtype(value.dtype, jnp.inexact):
             raise ValueError(
                 f"x{jax.tree_util.keystr(path)} must be floating, got {value.dtype}. "
@@ -80,6 +88,12 @@ def like_state(x: PyTree, prediction: PyTree, hint: str = _VARIANCE) -> PyTree:
             raise ValueError(
                 f"denoiser returned shape {found.shape} for x"
                 f"{jax.tree_util.keystr(path)} of shape {value.shape}. {hint}"
+            )
+        complexed = jnp.iscomplexobj(found) and not jnp.iscomplexobj(value)
+        if complexed or not jnp.issubdtype(found.dtype, jnp.inexact):
+            raise ValueError(
+                f"denoiser returned {found.dtype} for x{jax.tree_util.keystr(path)} of "
+                f"{value.dtype}. Return {'its real part' if complexed else 'floats'}."
             )
         return found.astype(value.dtype)
 

@@ -11,6 +11,7 @@ __all__ = [
     "CONTROLS",
     "Array",
     "ArrayLike",
+    "Clock",
     "Context",
     "Denoiser",
     "Extended",
@@ -110,6 +111,31 @@ class Context(NamedTuple):
         if isinstance(self.controls, dict) and name in self.controls:
             return self.controls[name]
         return default
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """What has times: where a grid starts and ends."""
+
+    @property
+    def start(self) -> float:
+        """First time of a default grid."""
+        ...
+
+    @property
+    def end(self) -> float:
+        """Last time of a default grid."""
+        ...
+
+    @property
+    def clean(self) -> float:
+        """The time of sigma = 0."""
+        ...
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """Lowest and highest legal time."""
+        ...
 
 
 @runtime_checkable

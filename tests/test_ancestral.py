@@ -284,7 +284,7 @@ def test_bad_factors(make):
     ts = grid(VP)
     with pytest.raises(ValueError, match="eta must be >= 0"):
         make(VP, ts, eta=-0.1)
-    with pytest.raises(ValueError, match="eta must be >= 0"):
+    with pytest.raises(ValueError, match="eta must be real numbers without NaN"):
         make(VP, ts, eta=np.nan)
     with pytest.raises(ValueError, match="s_noise must be finite"):
         make(VP, ts, s_noise=np.inf)

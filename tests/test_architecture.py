@@ -16,7 +16,7 @@ FLOORS = {
     "programs": ("trees",),
     "files": (),
     "hooks": ("typing",),
-    "states": ("typing",),
+    "states": ("typing", "guards"),
     "numerics": ("typing", "guards"),
     "processes": (*GROUND, "numerics"),
     "grids": (*GROUND, "numerics"),

@@ -259,9 +259,9 @@ BAD = [
     ({"compat": "data", "variant": "euler"}, "compat must be None, 'noise' or"),
     ({"compat": "noise"}, "compat='noise' is a rule of variant='euler', got 'heun'"),
     ({"s_churn": -1.0}, "s_churn must be finite and >= 0, got -1.0"),
-    ({"s_churn": math.nan}, "s_churn must be finite and >= 0, got nan"),
+    ({"s_churn": math.nan}, "s_churn must be a finite real number, got nan"),
     ({"s_min": 2.0, "s_max": 1.0}, "s_min <= s_max must hold, got 2.0 and 1.0"),
-    ({"s_noise": math.inf}, "s_noise must be finite"),
+    ({"s_noise": math.inf}, "s_noise must be a finite"),
 ]
 
 

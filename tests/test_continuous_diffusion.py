@@ -238,7 +238,10 @@ def test_paths_per_sample():
     [
         (lambda: c.probability_flow(VE, m.MODEL, variable="lambda"), "must be one of"),
         (lambda: c.interval(fd.processes.flow()), "half_log_snr is -inf at start=1"),
-        (lambda: c.interval(VE, 1.0, -np.inf, variable="asinh_snr"), "at end=-inf"),
+        (
+            lambda: c.interval(VE, 1.0, -np.inf, variable="asinh_snr"),
+            "end must be a",
+        ),
         (lambda: c.reverse_sde(VE, m.MODEL, Still(), tau2=-1), "tau2 must be >= 0"),
         (
             lambda: c.brownian(VE, jax.random.key(0), jnp.zeros((1, 1)), tol=0.0),

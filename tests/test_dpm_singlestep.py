@@ -309,7 +309,7 @@ def test_paths_of_equal_snr_give_one_sample(name):
 BAD = [
     (lambda: S.dpm_solver_2(VP, [1.0, 0.5], r=0.0), "r must be 0 < r <= 1, got 0"),
     (lambda: S.dpm_solver_3(VP, [1.0, 0.5], r=(0.6, 0.3)), "0 < r_1 < r_2 <= 1"),
-    (lambda: S.dpmpp_3s(VP, [1.0, 0.5], r=(0.6,)), "a pair with"),
+    (lambda: S.dpmpp_3s(VP, [1.0, 0.5], r=(0.6,)), "r must be a tuple of 2"),
     (
         lambda: S.dpmpp_2s(VP, [1.0, 0.5], inner="logsnr"),
         "inner must be one of log_snr",

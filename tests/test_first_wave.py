@@ -269,7 +269,7 @@ BAD = [
     (lambda: S.ddim(VP, [1.0, 0.5], prediction="eps"), "'data' or 'noise', got 'eps'"),
     (lambda: S.ddim(VP, [0.5, 1.0]), "must decrease.*0.5 is followed by .*=1"),
     (lambda: S.ddim(VP, [1.0]), "at least 2 times"),
-    (lambda: S.ddim(VP, [1.0, np.nan]), "must not hold NaN"),
+    (lambda: S.ddim(VP, [1.0, np.nan]), "without NaN"),
     (lambda: S.ddim(VP, [1.0, -0.5]), r"lie in \[0, 1\]"),
     (lambda: S.dpmpp_2m(VP, [1.0, 0.5], variant="heun"), "variant must be 'midpoint'"),
     (lambda: S.dpmpp_3m(VP, [1.0, 0.5], variant="x"), "variant must be 'midpoint'"),

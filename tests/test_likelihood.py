@@ -273,7 +273,7 @@ def test_bits_per_dim():
         ({"end": 0.0}, "sigma is 0 at end=0"),
         ({"start": 0.1, "end": 0.5}, "must decrease strictly"),
         ({"start": 2.0}, "must lie in"),
-        ({"solver": diffrax.ImplicitEuler()}, "explicit Runge-Kutta"),
+        ({"solver": diffrax.ImplicitEuler()}, "solver must be a AbstractERK"),
     ],
 )
 def test_bad_options(options, text):

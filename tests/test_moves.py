@@ -380,7 +380,7 @@ def test_bad_input():
             r"rows must be \(k, channels\)",
         ),
         (lambda: M.chain(), "at least one move"),
-        (lambda: M.chain(3), "must be callable"),
+        (lambda: M.chain(3), "moves must be a function"),
         (lambda: M.chain(M.inpaint(0.0, 0), M.langevin()), "langevin must come first"),
     ]
     for call, message in cases:

@@ -173,7 +173,7 @@ def test_tabulated_is_exact_and_knows_only_its_levels():
         (lambda: P.vp_cosine(-0.1), "offset must be > 0"),
         (lambda: P.vp_discrete("cubic"), "one of 'linear'.*got 'cubic'"),
         (lambda: P.vp_discrete([0.1, 1.5]), r"numbers in \(0, 1\).*1.5"),
-        (lambda: P.vp_discrete(interpolation="log"), "'log_alpha' or 'rho', got 'log'"),
+        (lambda: P.vp_discrete(interpolation="log"), "'log_alpha', 'rho', got 'log'"),
         (lambda: P.tabulated([1.0], [0.0]), "1-D of one length >= 2"),
         (lambda: P.tabulated([1.0, -1.0], [0.1, 0.1]), "must be >= 0.*at 1"),
     ],

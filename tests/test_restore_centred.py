@@ -413,6 +413,4 @@ class NoCentre:
     """A path whose weight of y is not k (1 - alpha)."""
 
     centre = None
-
-    def beta(self, t):
-        return t
+    half_log_snr = beta = alpha = sigma = lambda self, t: t

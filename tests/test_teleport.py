@@ -117,7 +117,7 @@ def test_jit_vmap_grad():
 def test_bad_input():
     with pytest.raises(ValueError, match="n >= 2"):
         fit(np.ones((1, 3)))
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="without NaN"):
         fit(np.full((3, 2), np.nan))
     with pytest.raises(ValueError, match="rank must be >= 1"):
         fit(np.ones((3, 2)), rank=0)

@@ -503,8 +503,7 @@ def test_no_centre_no_centred_table():
     class Other:
         centre = None
 
-        def beta(self, t):
-            return t
+        half_log_snr = beta = alpha = sigma = lambda self, t: t
 
     with pytest.raises(ValueError, match="needs a process with a centre"):
         fd.solvers.two_endpoint(Other(), [1.0, 0.0], endpoint=False)

@@ -15,8 +15,8 @@ from ..noise.streams import needed
 from ..plan import Level, Plan, Row
 from ..programs import compiled
 from ..states import floating
-from ..trees import as_tree
-from ..typing import Array, Context, Denoiser, Key, NoiseSource, PyTree, check_controls
+from ..trees import as_tree, concrete
+from ..typing import Array, Denoiser, Key, NoiseSource, PyTree, check_controls
 from .state import Info, State
 from .step import init, level_of, step
 
@@ -106,7 +106,6 @@ def run(
             its carry's type.
     """
     check_reads(denoiser, plan.reads)
-    _check_carry(denoiser, state, plan)
     # a plan that continues another still counts its own rows
     first, total = plan.rows.index[0], plan.length
 
@@ -115,15 +114,16 @@ def run(
         if callable(noise):
             z = _noise_like(noise(row.index, state.point), state.point)
         after, info = step(state, row, denoiser, noise=z, matrix=plan.matrix)
+        _check_carry(state.carry, after.carry)
         if move is not None and row.active is None:
-            after = move(after, info, row, reached)
+            after = _moved(move, after, info, row, reached)
         elif move is not None:  # padding is the identity
-            moved = partial(move, after, info, row, reached)
+            moved = partial(_moved, move, after, info, row, reached)
             after = jax.lax.cond(row.active, moved, lambda: after)
         if progress is not None:
-            _tell(progress, total, row.index - first)
+            _tell("progress", progress, total, row.index - first)
         if preview is not None:
-            _tell(preview, total, row.index - first, info.denoised)
+            _tell("preview", preview, total, row.index - first, info.denoised)
         return after, None if collect is None else collect(after, info)
 
     if checkpoint:
@@ -142,27 +142,50 @@ def _reached(plan: Plan, x: PyTree) -> Level:
     return level_of(Level(*jax.tree.map(shifted, plan.rows.level, plan.end)), x)
 
 
-def _tell(function: Callable, total: int, row: Array, *values: PyTree) -> None:
-    tell = lambda i, *v: function(int(i) + 1, total, *v)  # noqa: E731
-    jax.debug.callback(tell, row, *values, ordered=True)
+_failed: list[tuple[str, Exception]] = []
+"""What functions on the host raised, until the run is back."""
 
 
-def _check_carry(denoiser: Denoiser, state: State, plan: Plan) -> None:
-    """Fail with our words, not scan's, where the denoiser changes its carry's type."""
-    if state.carry is None and getattr(denoiser, "initial_carry", None) is None:
-        return
-    row = jax.tree.map(lambda w: w[0], plan.rows)
-    context = Context(row.index, *level_of(row.level, state.point), row.controls)
-    after = jax.eval_shape(denoiser, state.point, context, state.carry)[1]
-    before = jax.eval_shape(lambda c: c, state.carry)
-    if jax.tree.structure(after) != jax.tree.structure(before) or any(
-        (a.shape, a.dtype) != (b.shape, b.dtype)
-        for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
-    ):
+def _tell(name: str, function: Callable, total: int, row: Array, *v: PyTree) -> None:
+    def tell(i: Any, *values: PyTree) -> None:
+        try:
+            function(int(i) + 1, total, *values)
+        except Exception as error:  # raised in a thread of jax' it would be lost
+            _failed.append((name, error))
+
+    jax.debug.callback(tell, row, *v, ordered=True)
+
+
+def _raise_failed() -> None:
+    """Raise what a function on the host raised."""
+    jax.effects_barrier()
+    if _failed:
+        (name, error), _failed[:] = _failed[0], []
         raise ValueError(
-            f"denoiser must return a carry like the one it gets: got {after} for "
-            f"{before}."
+            f"{name} must not raise, it raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_carry(before: PyTree, after: PyTree) -> None:
+    """Fail with our words, not scan's, where the denoiser changes its carry's type."""
+    kind = lambda tree: jax.tree.map(jax.typeof, tree)  # noqa: E731
+    same = jax.tree.structure(after) == jax.tree.structure(before) and all(
+        (jnp.shape(a), jnp.result_type(a)) == (jnp.shape(b), jnp.result_type(b))
+        for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+    )
+    if not same:
+        raise ValueError(
+            f"denoiser must return a carry like the one it gets: got {kind(after)} for "
+            f"{kind(before)}. One that keeps a state defines initial_carry(x)."
         )
+
+
+def _moved(move: Move, *args: Any) -> State:
+    """The state after a move, checked."""
+    state = move(*args)
+    if not isinstance(state, State):
+        raise must("move", "a function that returns the next state", state)
+    return state
 
 
 class _Options(NamedTuple):
@@ -284,7 +307,10 @@ def sample(
         accepts(part, plan)
     parts = _Parts(*(as_tree(part) for part in (denoiser, noise, move)))
     options, told = _Options(collect, checkpoint), _Told(progress, preview)
-    return _compiled(plan, parts, x, key, options=options, told=told)
+    out = _compiled(plan, parts, x, key, options=options, told=told)
+    if told != _Told() and concrete(out):
+        _raise_failed()
+    return out
 
 
 def _check_rows(controls: PyTree, plan: Plan) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..numerics import check_times
-from ..typing import Array, Process
+from ..typing import Array, Clock
 
 __all__ = ["check_power", "count", "ends", "finish", "placed", "root"]
 
@@ -22,9 +22,7 @@ def count(steps: int, lowest: int = 1) -> int:
     return int(steps)
 
 
-def ends(
-    process: Process, start: float | None, end: float | None
-) -> tuple[float, float]:
+def ends(process: Clock, start: float | None, end: float | None) -> tuple[float, float]:
     """First and last time: given, or the process' own; checked."""
     start = process.start if start is None else float(start)
     end = process.end if end is None else float(end)
@@ -32,7 +30,7 @@ def ends(
     return start, end
 
 
-def finish(process: Process, ts: np.ndarray, to_zero: bool) -> np.ndarray:
+def finish(process: Clock, ts: np.ndarray, to_zero: bool) -> np.ndarray:
     """The times, with the clean one appended if asked for; checked."""
     if to_zero:
         ts = np.append(ts, process.clean)
@@ -41,7 +39,7 @@ def finish(process: Process, ts: np.ndarray, to_zero: bool) -> np.ndarray:
 
 
 def placed(
-    process: Process,
+    process: Clock,
     steps: int,
     start: float | None,
     end: float | None,

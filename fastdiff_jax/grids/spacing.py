@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..guards import checked
-from ..typing import Array, Process
+from ..typing import Array, Clock, Process
 from .place import check_power, count, ends, finish, placed, root
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
 
 @checked
 def uniform(
-    process: Process,
+    process: Clock,
     steps: int,
     *,
     start: float | None = None,
@@ -48,7 +48,7 @@ def uniform(
 
 @checked
 def polynomial(
-    process: Process,
+    process: Clock,
     steps: int,
     *,
     power: float = 2.0,
@@ -65,7 +65,7 @@ def polynomial(
 
 @checked
 def quadratic(
-    process: Process,
+    process: Clock,
     steps: int,
     *,
     start: float | None = None,

@@ -8,17 +8,16 @@ al. 2024 (2404.07724): outside it the scale is 1.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..guards import checked
+from ..guards import checked, must, within
 from ..hooks import Wrapped, carry_of
 from ..states import per_sample
-from ..trees import pytree
-from ..typing import Array, Context, Denoiser, PyTree
+from ..trees import concrete, pytree
+from ..typing import Array, ArrayLike, Context, Denoiser, Extended, PyTree
 
 __all__ = ["Guided", "cfg"]
 
@@ -101,11 +100,11 @@ def _guide(cond: Array, null: Array, scale: Array) -> Array:
 @checked
 def cfg(
     denoiser: Denoiser,
-    scale: Any = 2.0,
+    scale: ArrayLike = 2.0,
     *,
     condition: PyTree,
     null: PyTree,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[Extended, Extended] | None = None,
     outputs: bool = False,
 ) -> Guided:
     """Classifier-free guidance around a denoiser that reads `context.condition`.
@@ -137,13 +136,10 @@ def cfg(
             "condition and null must have one structure, got "
             f"{jax.tree.structure(condition)} and {jax.tree.structure(null)}."
         )
-    if interval is not None:
-        low, high = interval
-        if isinstance(low, int | float) and isinstance(high, int | float):
-            if not 0 <= low < high or math.isnan(high):
-                raise ValueError(
-                    f"interval must be 0 <= low < high in sigma/alpha, got {interval}."
-                )
+    within("(-inf, inf)", scale=scale)
+    known = interval if concrete(interval) else None
+    if known is not None and not 0 <= known[0] < known[1]:
+        raise must("interval", "0 <= low < high in sigma/alpha", interval)
     condition = jax.tree.map(jnp.asarray, condition)
     null = jax.tree.map(lambda n, c: jnp.asarray(n, c.dtype), null, condition)
     return Guided(denoiser, condition, null, scale, interval, outputs)

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, within
 from ..hooks import Wrapped
 from ..states import align, per_sample
 from ..trees import pytree
-from ..typing import Array, Context, Denoiser, PyTree
+from ..typing import Array, ArrayLike, Context, Denoiser, PyTree
 
 __all__ = ["Classified", "classifier"]
 
@@ -73,7 +73,11 @@ def _guide(data: Array, slope: Array, scale: Array, context: Context) -> Array:
 
 @checked
 def classifier(
-    denoiser: Denoiser, log_prob: Callable, scale: Any = 1.0, *, params: PyTree = None
+    denoiser: Denoiser,
+    log_prob: Callable,
+    scale: ArrayLike = 1.0,
+    *,
+    params: PyTree = None,
 ) -> Classified:
     """Guide a denoiser by a classifier of noisy states: D + scale sigma^2/alpha grad.
 
@@ -110,8 +114,5 @@ def classifier(
         >>> bool((out > 0.9).all())
         True
     """
-    if not callable(log_prob):
-        raise ValueError(
-            f"log_prob must be a function (x, context) -> (B,), got {log_prob!r}."
-        )
+    within("[0, inf)", scale=scale)
     return Classified(denoiser, scale, params, log_prob)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import PREDICTIONS, to_data
 from ..states import align, like_state, real_dtype
 from ..trees import concrete, pytree
@@ -171,7 +171,18 @@ def denoiser(
             "prediction='velocity' needs the process it was trained on; pass e.g. "
             "processes.flow()."
         )
+    if dtype is not None:
+        _floating(dtype)
     return Model(params, condition, process, fn, kind, dtype, batch_time)
+
+
+def _floating(dtype: Any) -> None:
+    try:
+        good = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        good = False
+    if not good:
+        raise must("dtype", "a floating type such as 'bfloat16'", dtype)
 
 
 class _Linen:
@@ -207,6 +218,10 @@ def from_linen(
         variables: {'params': ...} as `module.init` returns, or the params alone.
         process, prediction, condition, dtype: as in `denoiser`.
     """
+    if not hasattr(module, "apply"):
+        raise must("module", "a flax linen module", module, "For nnx: from_nnx.")
+    if not jax.tree.leaves(variables):
+        raise must("variables", "what module.init returns", variables)
     if not (isinstance(variables, dict) and "params" in variables):
         variables = {"params": variables}
     return denoiser(
@@ -253,6 +268,8 @@ def from_nnx(
     """
     from flax import nnx
 
+    if not isinstance(module, nnx.Module):
+        raise must("module", "an nnx module", module, "For linen: from_linen.")
     graph, state = nnx.split(module)
     return denoiser(
         _NNX(graph),

@@ -9,13 +9,13 @@ c = 0 is off.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, within
 from ..hooks import Wrapped, carry_of
 from ..states import align
 from ..trees import pytree
@@ -78,7 +78,10 @@ def _level(context: Context, like: Array) -> tuple[Array, Array]:
 
 @checked
 def dual_fast(
-    denoiser: Denoiser, coefficient: Any = 0.5, *, reference: str = "first"
+    denoiser: Denoiser,
+    coefficient: float = 0.5,
+    *,
+    reference: Literal["first", "previous"] = "first",
 ) -> DualFast:
     """Mix each noise prediction with an earlier one. A reconstruction: see above.
 
@@ -98,8 +101,6 @@ def dual_fast(
         >>> import fastdiff_jax as fd
         >>> model = dual_fast(fd.models.gaussian(0.0, 0.1), 0.2)
     """
-    if reference not in ("first", "previous"):
-        raise ValueError(f"reference must be 'first' or 'previous', got {reference!r}.")
     return DualFast(denoiser, coefficient, reference)
 
 
@@ -124,6 +125,6 @@ def dual_fast_schedule(
         >>> dual_fast_schedule(2, 0.5)["dual_fast"].tolist()
         [0.5, 0.25]
     """
-    if rows < 1 or not power >= 0:
-        raise ValueError(f"need rows >= 1 and power >= 0, got {rows=}, {power=}.")
+    within("[1, inf)", rows=rows)
+    within("[0, inf)", power=power)
     return {"dual_fast": coefficient * (1 - np.arange(rows) / rows) ** power}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..hooks import accepts, carry_of, gives_of
 from ..trees import pytree
 from ..typing import ArrayLike, Context, Denoiser, PyTree
@@ -122,6 +122,8 @@ def stitch_schedule(
     """
     shares = np.atleast_1d(np.asarray(ratios, np.float64))
     times = np.asarray(times, np.float64)
+    if times.ndim != 1 or not len(times):
+        raise must("times", "one per evaluation, (rows,)", times)
     if shares.ndim != 1 or not (shares >= 0).all() or shares.sum() > 1 + 1e-9:
         raise ValueError(
             f"ratios must be >= 0 and sum to at most 1, got {shares.tolist()}."
@@ -131,6 +133,8 @@ def stitch_schedule(
         past = lambda edge: place <= edge + 1e-9  # noqa: E731
     else:
         clean, start = span
+        if not clean < start:
+            raise must("span", "(clean end, noisy end), increasing", span)
         place = (times - clean) / (start - clean)
         if not ((place >= -1e-9) & (place <= 1 + 1e-9)).all():
             raise ValueError(

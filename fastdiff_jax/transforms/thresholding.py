@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must, shown, within
 from ..hooks import Wrapped
-from ..trees import pytree
-from ..typing import Array, Context, Denoiser, PyTree
+from ..trees import concrete, pytree
+from ..typing import Array, ArrayLike, Context, Denoiser, PyTree
 
 __all__ = ["Transformed", "clip", "dynamic_threshold"]
 
@@ -51,7 +52,11 @@ def _clip(value: Array, low: Any, high: Any) -> Array:
 
 @checked
 def clip(
-    denoiser: Denoiser, low: Any = -1.0, high: Any = 1.0, *, outputs: bool = False
+    denoiser: Denoiser,
+    low: ArrayLike = -1.0,
+    high: ArrayLike = 1.0,
+    *,
+    outputs: bool = False,
 ) -> Transformed:
     """Keep the data prediction inside [low, high].
 
@@ -63,8 +68,8 @@ def clip(
     Raises:
         ValueError: low >= high.
     """
-    if isinstance(low, int | float) and isinstance(high, int | float) and low >= high:
-        raise ValueError(f"clip needs low < high, got {low=}, {high=}.")
+    if concrete(low, high) and not np.all(np.asarray(low) < np.asarray(high)):
+        raise must("high", f"above low = {shown(low)}", high)
     return Transformed(denoiser, (low, high), _clip, outputs)
 
 
@@ -82,10 +87,10 @@ def _dynamic(value: Array, quantile: Any, floor: Any, ceiling: Any) -> Array:
 @checked
 def dynamic_threshold(
     denoiser: Denoiser,
-    quantile: Any = 0.995,
+    quantile: ArrayLike = 0.995,
     *,
-    floor: Any = 1.0,
-    ceiling: Any = None,
+    floor: ArrayLike = 1.0,
+    ceiling: ArrayLike | None = None,
     outputs: bool = False,
 ) -> Transformed:
     """Clip each sample's prediction at a quantile of its magnitudes, and rescale.
@@ -100,8 +105,9 @@ def dynamic_threshold(
     Raises:
         ValueError: a quantile outside (0, 1], or floor <= 0.
     """
-    if isinstance(quantile, int | float) and not 0 < quantile <= 1:
-        raise ValueError(f"quantile must be in (0, 1], got {quantile}.")
-    if isinstance(floor, int | float) and floor <= 0:
-        raise ValueError(f"floor must be > 0, got {floor}.")
+    within("(0, 1]", quantile=quantile)
+    within("(0, inf)", floor=floor)
+    above = ceiling is None or not concrete(floor, ceiling)
+    if not (above or np.all(np.asarray(ceiling) >= np.asarray(floor))):
+        raise must("ceiling", f"at least floor = {shown(floor)}, or None", ceiling)
     return Transformed(denoiser, (quantile, floor, ceiling), _dynamic, outputs)

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, within
 from ..hooks import Wrapped
 from ..states import real_dtype
 from ..trees import pytree
-from ..typing import Array, Context, Denoiser, Process, PyTree
+from ..typing import Array, ArrayLike, Context, Denoiser, Process, PyTree
 
 __all__ = ["TimeShifted", "time_shift"]
 
@@ -124,9 +124,9 @@ def time_shift(
     denoiser: Denoiser,
     process: Process,
     *,
-    window: Any,
-    cutoff: Any,
-    data_variance: Any = 0.0,
+    window: float,
+    cutoff: float,
+    data_variance: ArrayLike = 0.0,
     candidates: int = 33,
     outputs: bool = False,
 ) -> TimeShifted:
@@ -160,8 +160,8 @@ def time_shift(
         >>> model = fd.models.gaussian(0.0, 0.1)
         >>> shifted = time_shift(model, process, window=0.03, cutoff=0.3)
     """
-    if isinstance(window, int | float) and not window > 0:
-        raise ValueError(f"window must be > 0, got {window}.")
+    within("(0, inf)", window=window)
+    within("[0, inf)", data_variance=data_variance)
     if candidates < 3 or candidates % 2 == 0:
         raise ValueError(f"candidates must be odd and >= 3, got {candidates}.")
     return TimeShifted(
