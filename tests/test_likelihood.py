@@ -140,17 +140,17 @@ def test_tree_states():
 @pytest.mark.slow
 def test_hutchinson_is_unbiased_and_knows_its_error(key):
     options = {"key": key, "divergence": "hutchinson", "steps": 25}
-    x = jnp.broadcast_to(jnp.asarray(FOUR.x[:1]), (40, 4))
+    x = jnp.broadcast_to(jnp.asarray(FOUR.x[:1]), (600, 4))
     exact = log_likelihood(FOUR.model, p.flow(), x[:1], steps=25)
     found = log_likelihood(
-        FOUR.model, p.flow(), x, probes=16, probe="gaussian", **options
+        FOUR.model, p.flow(), x, probes=3, probe="gaussian", **options
     )
     gap = np.asarray(found.log_prob - exact.log_prob)
     np.testing.assert_allclose(found.latent, exact.latent + 0 * x, rtol=1e-12)
     spread = np.asarray(found.standard_error)
     assert spread.mean() > 0.02
-    assert abs(gap.mean()) < 4 * gap.std(ddof=1) / np.sqrt(40)
-    assert 0.7 < gap.std(ddof=1) / np.sqrt((spread**2).mean()) < 1.4
+    assert abs(gap.mean()) < 4 * gap.std(ddof=1) / np.sqrt(600)
+    assert 0.87 < gap.std(ddof=1) / np.sqrt((spread**2).mean()) < 1.15  # of 3 probes
 
 
 @pytest.mark.slow
