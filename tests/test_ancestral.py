@@ -59,10 +59,10 @@ def close(got, want, tol=1e-12):
 CASES = [
     ("euler_ancestral", {}),
     ("euler_ancestral", {"eta": 0.4, "s_noise": 1.003}),
-    ("euler_ancestral", {"eta": 1.2}),
+    ("euler_ancestral", {"eta": 0.9}),
     ("dpm2_ancestral", {}),
     ("dpm2_ancestral", {"eta": 0.4, "s_noise": 1.003}),
-    ("dpm2_ancestral", {"eta": 1.02}),
+    ("dpm2_ancestral", {"eta": 0.98}),
     ("euler_maruyama", {}),
     ("euler_maruyama", {"tau2": 0.3}),
     ("ddpm", {}),
@@ -181,7 +181,7 @@ def test_traced_options():
 # ---------------------------------------------------- invariants on Gaussian data
 
 
-@pytest.mark.parametrize("eta", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("eta", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("path", m.PROCESSES)
 def test_a_constant_prediction_gives_the_exact_law(path, eta):
     process = m.PROCESSES[path]
@@ -282,8 +282,9 @@ def test_order_of_the_moments(make, measure, order):
 @pytest.mark.parametrize("make", [S.euler_ancestral, S.dpm2_ancestral])
 def test_bad_factors(make):
     ts = grid(VP)
-    with pytest.raises(ValueError, match="eta must be >= 0"):
-        make(VP, ts, eta=-0.1)
+    for eta in (-0.1, 1.001, 1e9, -np.inf):
+        with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\].* got "):
+            make(VP, ts, eta=eta)
     with pytest.raises(ValueError, match="eta must be real numbers without NaN"):
         make(VP, ts, eta=np.nan)
     with pytest.raises(ValueError, match="s_noise must be finite"):
@@ -291,6 +292,8 @@ def test_bad_factors(make):
 
 
 def test_bad_input():
+    with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\] \(0.* got inf"):
+        S.dpm2_ancestral(VP, grid(VP), eta=np.inf)
     flow, ts = m.PROCESSES["flow"], np.array([1.0, 0.5, 0.1])
     with pytest.raises(ValueError, match="tau2 must be finite and >= 0"):
         S.euler_maruyama(VP, grid(VP), tau2=-1)

@@ -151,6 +151,37 @@ def test_self_check_catches_a_wrong_sum():
         fd.plan.self_check(spoiled(plan, older=1.02), lv, "data")
 
 
+def test_self_check_sees_a_millionth_in_every_weight():
+    lv, text = fd.plan.levels(VP, m.times_between(VP, 20)), "do not integrate"
+    for solver, basis in ((S.adams, "noise"), (S.exp_adams, "data"), (S.unipc, "data")):
+        plan = solver(VP, lv.time)
+        for i in range(plan.length):
+            row = slice(i, i + 1)
+            for part in ({"older": 1 + 1e-6}, {"own": 1 + 1e-6}):
+                if i or "own" in part:  # the first row reads nothing older
+                    with pytest.raises(ValueError, match=text):
+                        fd.plan.self_check(spoiled(plan, **part, rows=row), lv, basis)
+
+
+def polyexponential(power, steps=29, low=1.2e-3, high=21.2):
+    """k-diffusion's grid: a power of an even ramp in log sigma, then 0."""
+    ramp = np.linspace(1, 0, steps) ** power
+    return np.append(low * (high / low) ** ramp, 0.0)
+
+
+def test_self_check_follows_the_cancellation_of_uneven_steps():
+    """The last step is 10^3 times longer than those before: weights of 10^7 cancel."""
+    ts = polyexponential(3.0)
+    plan, lv = S.adams(EDM, ts, order=4), fd.plan.levels(EDM, ts)
+    assert abs(plan.rows.predictions).max() > 1e7
+    for part in ({"older": 1 + 1e-6}, {"own": 1 + 1e-6}):
+        with pytest.raises(ValueError, match="do not integrate a constant"):
+            wrong = spoiled(plan, **part, rows=slice(-1, None))
+            fd.plan.self_check(wrong, lv, "noise")
+    with pytest.raises(ValueError, match=r"weights reach .* and cancel: float64 keeps"):
+        S.adams(EDM, polyexponential(7.0), order=4)
+
+
 # ------------------------------------------------------------------ exactness
 
 FIRST = ("adams", "ddim", "deis_tab", "dpmpp_2m", "dpmpp_3m", "edm_heun", "euler")

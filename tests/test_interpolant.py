@@ -162,6 +162,23 @@ def test_variance_order(rate, order):
     assert abs(np.log2(errors[0] / errors[1]) - order) < 0.2
 
 
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("gamma", ["sqrt", "parabola", "sin2"])
+def test_law_converges_where_noise_is_renewed_in_every_step(gamma, order):
+    """Constant eps: eps / gamma^2 has no integral at the ends of the last two."""
+    process = fd.processes.interpolant(gamma=gamma, scale=0.5)
+    errors = {1: [], order: []}
+    for n in (80, 320, 1280):
+        for p, found in errors.items():
+            if n < 1280 or p > 1:
+                ts = np.linspace(1, 0, n + 1)
+                plan = fd.solvers.interpolant(process, ts, eps=0.3, order=p)
+                found.append(abs(moments(plan, process, 1.0)[1] - VAR[0]))
+    first, high = (np.array(errors[p]) for p in (1, order))
+    assert (high[1:] < 0.75 * high[:-1]).all() and high[-1] < 3e-3
+    assert (high[:2] < 0.3 * first).all()
+
+
 @pytest.mark.parametrize("rate", ["ode", "constant", "matched"])
 def test_exact_ends_converge(rate):
     """From x_1 to the data, gamma = 0 at both ends: finite, right mean, first order."""

@@ -107,6 +107,39 @@ def test_forms_are_what_they_say():
     assert (plan.registers, plan.writes, plan.predictions) == (3, 2, 1)
 
 
+def churned():
+    edm = fd.processes.edm()
+    return fd.solvers.edm_churn(edm, fd.grids.edm(edm, 6), s_churn=20.0)
+
+
+def first_written():
+    made = fd.solvers.dpmpp_2m(VP, TS)
+    return fd.plan.analytic_first_step(made, "data", mean=0.7)
+
+
+@pytest.mark.parametrize("make", [churned, first_written])
+def test_replay_is_sample(make):
+    """The start's draw and bias included."""
+    plan, rng = make(), np.random.default_rng(0)
+    x = rng.normal(size=(3, 2)) * plan.rows.level.sigma[0]
+    z = rng.normal(size=(plan.length + 1, 3, 2)) if plan.stochastic else None
+    got = fd.plan.replay(plan, lambda x, _: np.tanh(x), x, z)
+    want = fd.sample(plan, lambda x, c, k: (jax.numpy.tanh(x), k), x, noise=z)
+    np.testing.assert_allclose(got, want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("make", [churned, lambda: fd.solvers.ddim(VP, TS, eta=1.0)])
+def test_replay_refuses_draws_of_another_number(make):
+    plan = make()
+    right = plan.length + (plan.start.noise is not None)
+    text = f"z must have {right} draws .one per row(, the start first)?., got "
+    for count in (right - 1, right + 1):
+        with pytest.raises(ValueError, match=text + str(count)):
+            fd.plan.replay(plan, lambda x, _: x, 1.0, np.zeros(count))
+    padded = fd.plan.pad(plan, right + 2)
+    assert fd.plan.replay(padded, lambda x, _: x, 1.0, np.zeros(right + 2)) is not None
+
+
 def test_plans_that_cannot_stack_say_so():
     plan = fd.solvers.ddim(VP, TS)
     rows = plan.rows._replace(controls={"gain": np.ones(5)})

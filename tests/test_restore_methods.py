@@ -87,7 +87,7 @@ def test_rddm_posterior_is_the_full_chain():
     )
     plan = R.rddm(process, total, eta=1.0)
     labels = plan.rows.level.time
-    got = fd.plan.replay(plan, lambda x, i: both(x, labels[i]), X, Z)
+    got = fd.plan.replay(plan, lambda x, i: both(x, labels[i]), X, Z[:total])
     close(got, want)
 
 
@@ -179,7 +179,7 @@ def test_sgmse_options():
     assert plan.nfe == 6 and R.sgmse(process, 6, corrections=2).nfe == 18
     assert not plan.rows.registers[-1].any() and not plan.rows.noise[-1].any()
     em = fd.solvers.euler_maruyama(process, [*np.linspace(1, 0.03, 6), 0.0])
-    u, z, d = X, Z[:6], lambda u, i: np.cos(u)
+    u, z, d = X, Z[:5], lambda u, i: np.cos(u)
     a = R.sgmse(process, 6, corrections=0)
     for n in (5,):  # all but the last step are Euler-Maruyama's
         cut = lambda p, n=n: fd.plan.slice_rows(p, 0, n)  # noqa: E731
@@ -239,9 +239,36 @@ def test_storm_is_a_composition():
 
 
 @pytest.mark.parametrize("sde", [True, False])
-def test_sb_ve_is_the_published_loop(sde):
+@pytest.mark.parametrize("steps", [5, 50])
+def test_sb_ve_is_the_published_code(sde, steps):
+    """To its small constant: the ODE's first step divides by its root, 1e-4."""
     process = P.sb_ve()
-    plan = R.sb_ve(process, 9, sde=sde, compat=not sde)
+    plan = R.sb_ve(process, steps, sde=sde, compat=True)
+    z = np.random.default_rng(0).normal(size=(steps, *Y.shape))
+    y, times = Y, np.linspace(1, 1e-4, steps + 1)
+    got = fd.plan.replay(
+        plan,
+        lambda x, i: (plain(x, y, plan.rows.level.time[i]), y),
+        y,
+        z if sde else None,
+    )
+    known = lambda x, t: plain(x, y, t)  # noqa: E731
+    gaps = []
+    for small in (1e-8, 1e-10):
+        want = oracle.sb_ve_published(2.6, 0.4, times, y, known, z, sde, small)
+        gaps.append(np.abs(got - want).max())
+    assert gaps[0] < 1e-4 and gaps[1] < 0.3 * gaps[0]
+    exact = R.sb_ve(process, steps, sde=sde, first_noise=False)
+    assert np.abs(exact.rows.level.time - plan.rows.level.time).max() > 0.01
+    if not sde:  # the weight that stays is no small one
+        odd = (plan.rows.predictions - exact.rows.predictions)[:, 0, 1]
+        assert abs(odd[0]) > 0.01 and not odd[1:].any()
+
+
+@pytest.mark.parametrize("sde", [True, False])
+def test_sb_ve_is_the_papers_loop(sde):
+    process = P.sb_ve()
+    plan = R.sb_ve(process, 9, sde=sde, first_noise=sde)
     assert plan.stochastic == sde
     model = R.with_endpoint(R.denoiser(net, process, Y, prediction="data"), Y)
     got = fd.sample(plan, model, jnp.asarray(Y), noise=Z[:9] if sde else None)
@@ -368,7 +395,6 @@ RD = P.rddm(9)
         (lambda: R.sgmse(P.ouve(), corrections=-1), "corrections must be"),
         (lambda: R.sgmse(P.ouve(), snr=-0.1), "snr must be"),
         (lambda: R.sgmse(P.ouve(), final="x"), "final must be"),
-        (lambda: R.sb_ve(SB, compat=True), "compat=True is for the ODE"),
         (lambda: R.rddm(RD, 10), "steps must lie"),
         (lambda: R.rddm(RD, order="x"), "order must be one of"),
         (lambda: R.residual_model(net, RD, Y, outputs="x"), "outputs must be one of"),

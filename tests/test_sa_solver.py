@@ -69,6 +69,29 @@ def test_equals_the_naive_loop(name, path):
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("orders", [(2, 0), (3, 4), (2, 2)])
+@pytest.mark.parametrize("prediction", ["data", "noise"])
+def test_a_repeated_last_time_corrects_the_last_step(orders, prediction):
+    """The orders ..., 2, 1 of the end count steps of non-zero length."""
+    ts, (p, c) = m.times_between(VP, 7, 1.3), orders
+    options = dict(prediction=prediction, predictor_order=p, corrector_order=c)
+    plan = sa(VP, np.append(ts, ts[-1]), tau2=np.append(WINDOW, 1.0) ** 2, **options)
+    scale = float(VP.sigma(ts[0]))
+    want = oracle(
+        VP,
+        ts,
+        lambda x, t: m.predict(x, VP.alpha(t), VP.sigma(t)),
+        START * scale,
+        Z[:, :, 0],
+        WINDOW,
+        *orders,
+        prediction,
+        lower=True,
+        close=c > 0,
+    )
+    np.testing.assert_allclose(ours(plan, scale), want, rtol=1e-11, atol=1e-12)
+
+
 # ------------------------------------------------------------- special cases
 
 

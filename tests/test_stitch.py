@@ -34,7 +34,7 @@ def test_two_models(ratio):
     models = [SMALL, m.MODEL]
     controls = schedule(ratio, TIMES)
     assert controls["model"].dtype == np.int32
-    np.testing.assert_array_equal(controls["model"], TIMES < 1 - ratio)
+    np.testing.assert_array_equal(controls["model"], TIMES <= 1 - ratio)
     got = fd.sample(PLAN, stitch(models), X, controls=controls)
     np.testing.assert_allclose(got, naive(models, controls["model"]), rtol=1e-12)
 
@@ -42,9 +42,22 @@ def test_two_models(ratio):
 def test_three_models_and_shares_of_rows():
     column = schedule((0.3, 0.2), np.geomspace(80, 0.1, 10), span=None)["model"]
     np.testing.assert_array_equal(column, [0] * 3 + [1] * 2 + [2] * 5)
+    sigmas = np.geomspace(80, 0.1, 10)
+    for share, rows in ((0.0, 0), (0.09, 0), (0.1, 1), (0.35, 3), (0.4, 4), (1.0, 10)):
+        assert (schedule(share, sigmas, span=None)["model"] == 0).sum() == rows
     models = [SMALL, fd.models.gaussian(-0.1, 0.5), m.MODEL]
     got = fd.sample(PLAN, stitch(models), X, controls={"model": column})
     np.testing.assert_allclose(got, naive(models, column), rtol=1e-12)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_shares_of_the_clock(labels):
+    """Ten rows from t = 1, or the published labels 999, 899, ...: the same counts."""
+    times = np.linspace(1, 0.1, 10) - labels * 1e-3
+    for share, rows in ((0.0, 0), (0.1, 1), (0.4, 4), (0.5, 5), (1.0, 10)):
+        assert (schedule(share, times)["model"] == 0).sum() == rows
+    at_zero = schedule(1.0, np.linspace(1, 0, 5))["model"]
+    np.testing.assert_array_equal(at_zero, 0)
 
 
 def test_only_the_scheduled_model_runs():

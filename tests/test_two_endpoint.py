@@ -276,14 +276,14 @@ def test_end_rule_is_the_data_prediction(name):
         plan,
         lambda x, i: (np.cos(x) + i, 5.0 + 0 * x),
         np.ones(3),
-        np.ones((len(ts), 3)),
+        np.ones((plan.length, 3)),
     )
     last = fd.solvers.two_endpoint(process, ts[:-1], eta=1.0)
     before = fd.plan.replay(
         last,
         lambda x, i: (np.cos(x) + i, 5.0 + 0 * x),
         np.ones(3),
-        np.ones((len(ts), 3)),
+        np.ones((last.length, 3)),
     )
     np.testing.assert_allclose(out, np.cos(before) + plan.length - 1, rtol=1e-12)
     assert not plan.rows.noise[-1].any()

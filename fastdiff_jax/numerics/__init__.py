@@ -26,3 +26,4 @@ from .steps import gather_columns as gather_columns
 from .steps import history_nodes as history_nodes
 from .steps import keep_factor as keep_factor
 from .steps import step_orders as step_orders
+from .steps import steps_left as steps_left

@@ -16,6 +16,7 @@ __all__ = [
     "history_nodes",
     "keep_factor",
     "step_orders",
+    "steps_left",
 ]
 
 
@@ -58,6 +59,14 @@ def step_orders(
                 run += 1
             orders[i] = 1 if np.isinf(h[i]).any() and not infinite else run
     return orders
+
+
+def steps_left(lv: Levels) -> np.ndarray:
+    """Number of steps of non-zero length from each step on, itself included, (N,)."""
+    moves = np.ones(lv.steps, bool)
+    if isinstance(lv.lam, np.ndarray):
+        moves = (lv.h.reshape(lv.steps, -1) != 0).any(axis=1)
+    return np.cumsum(moves[::-1])[::-1]
 
 
 def gather_columns(orders: np.ndarray, compute: Any, width: int | None = None) -> Array:

@@ -117,26 +117,40 @@ def replay(plan: Plan, predict: Any, x: Any, z: np.ndarray | None = None) -> Any
         plan: a plan of NumPy weights.
         predict: (x, row index) -> data prediction (or a tuple of P of them).
         x: initial state, a float or NumPy array.
-        z: noise per row, one draw more in front if the start draws too; None for none.
+        z: one draw per row, one more in front if the start draws too, as `fd.sample`
+            takes recorded noise; None for none.
+
+    Raises:
+        ValueError: another number of draws.
     """
-    first = plan.start is not None and plan.start.noise is not None
-    extra = int(first and z is not None and len(z) == plan.length + 1)
+    first = int(plan.start is not None and plan.start.noise is not None)
+    if first and z is not None and plan.rows.active is not None:
+        first = int(len(z) != plan.length)  # a padded start only could draw
+    if z is not None and len(z) != plan.length + first:
+        raise ValueError(
+            f"z must have {plan.length + first} draws (one per row"
+            f"{', the start first' if first else ''}), got {len(z)}."
+        )
 
     def draw(i: int) -> Any:
-        return None if z is None or i + extra < 0 else z[i + extra]
+        return None if z is None or i + first < 0 else z[i + first]
 
     return deque(walk(plan, predict, x, draw), maxlen=1).pop().registers[0]
 
 
 @checked
-def self_check(plan: Plan, lv: Levels, basis: str | Basis, tol: float = 1e-9) -> None:
+def self_check(plan: Plan, lv: Levels, basis: str | Basis, tol: float = 1e-11) -> None:
     """A constant prediction is integrated exactly over the whole plan.
 
     Data:  x_N = (sigma_N / sigma_0) x_0 + (alpha_N - alpha_0 sigma_N / sigma_0) D
     Noise: x_N = (alpha_N / alpha_0) x_0 + (sigma_N - sigma_0 alpha_N / alpha_0) E
 
+    Within `tol`, and what float64 loses where weights larger than their sum cancel: an
+    extrapolation from evaluations that stand close together over a longer step.
+
     Raises:
-        ValueError: the weights do not sum to the integral of a constant.
+        ValueError: the weights do not sum to the integral of a constant, or cancel so
+            far that it cannot be said.
     """
     weights = jax.tree.leaves((plan.rows, plan.start))
     if basis not in ("data", "noise"):
@@ -144,16 +158,58 @@ def self_check(plan: Plan, lv: Levels, basis: str | Basis, tol: float = 1e-9) ->
     if lv.alpha.ndim > 1 or not all(isinstance(w, np.ndarray) for w in weights):
         return  # traced or per-element weights: the same formulas, checked as scalars
     (a0, a1), (s0, s1) = lv.alpha[[0, -1]], lv.sigma[[0, -1]]
-    a, s = plan.rows.level.alpha, plan.rows.level.sigma
     if basis == "data":
-        got = replay(plan, lambda x, _: np.ones_like(x), 1.0)
         want = s1 / s0 + (a1 - a0 * s1 / s0)
     else:
-        got = replay(plan, lambda x, i: (x - s[i]) / a[i], 1.0)
         want = a1 / a0 + (s1 - s0 * a1 / a0)
     size = 1.0 + abs(a1) + abs(s1) + abs(want)
-    if not abs(got - want) <= tol * size:
+    got, lost = _constant(plan, basis == "noise")
+    if np.any(lost > _LEGIBLE * size):
+        largest = max(np.abs(w).max() for w in jax.tree.leaves(plan.rows.predictions))
+        raise ValueError(
+            f"the plan's weights reach {largest:.1g} and cancel: float64 keeps the "
+            "sample to within "
+            f"{np.max(lost):.1g}. A step of ts is far longer than those before it; "
+            "use a lower order, or a grid whose steps change less."
+        )
+    if not np.all(abs(got - want) <= tol * size + lost):
         raise ValueError(
             "the plan's weights do not integrate a constant prediction exactly: got "
-            f"{float(got):.17g}, exact {float(want):.17g}. A coefficient is wrong."
+            f"{np.ravel(got)[0]:.17g}, exact {float(want):.17g}. A coefficient is "
+            "wrong."
         )
+
+
+_ROUNDING = 100 * np.finfo(np.float64).eps  # of a weight, of its product
+_LEGIBLE = 0.1  # of the sample: rounding beyond that leaves nothing to check
+
+
+def _constant(plan: Plan, noise: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The sample from x = 1 at constant D = 1, or E = 1, and a bound on its rounding.
+
+    Every product of every row is rounded; what is lost there reaches the sample through
+    the rows after it, D's dependence on x included: E = 1 forgets errors of x.
+    """
+    a, b, level = plan.rows.registers, plan.rows.predictions, plan.rows.level
+
+    def predict(x: Any, i: int) -> Any:
+        return (x - level.sigma[i]) / level.alpha[i] if noise else np.ones_like(x)
+
+    found = [np.stack(s.registers) for s in walk(plan, predict, np.ones(a.shape[3:]))]
+    held = abs(np.stack(found))
+    as_lines = (-1,) + (1,) * (a.ndim - 2)
+    alpha, sigma = (v.reshape(as_lines) for v in level[1:])
+    slope = 1 / alpha if noise else 0 * alpha
+    answer = slope * (held[:-1, :1] + sigma) if noise else 1.0
+    rounded = (abs(a) * held[:-1, None]).sum(2) + abs(b).sum(2) * answer
+    jacobian = a.copy()
+    jacobian[:, :, 0] += b.sum(2) * slope
+    weight = np.zeros(a.shape[2:])  # of what each register holds, in the sample
+    weight[0] = 1.0
+    lost = np.zeros(a.shape[3:])
+    for i in reversed(range(plan.length)):
+        to = plan.rows.to[i]
+        read, weight[to] = weight[to], 0.0
+        lost = lost + (abs(read) * rounded[i, :-1]).sum(0)
+        weight = weight + (read[:, None] * jacobian[i, :-1]).sum(0)
+    return found[-1][0], _ROUNDING * lost

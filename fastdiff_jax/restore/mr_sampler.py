@@ -66,7 +66,9 @@ def mr_sampler(
 
     Run it with `restore.sample`. Every other solver runs on the process as well; these
     are the published choices. All steps keep the full order after the warm-up, but one
-    into sigma = 0, which gives the data prediction.
+    into sigma = 0, which gives the data prediction. The published loop does so from 10
+    steps on; with fewer it takes its last step but one at order 1, which no option here
+    does: the samples then differ by the error of that step.
 
     Args:
         process: a path with two endpoints and a centre.

@@ -26,7 +26,7 @@ from .. import plan as plans
 from .. import solvers
 from ..guards import checked
 from ..numerics import Levels, levels
-from ..plan import Plan
+from ..plan import Plan, Row
 from ..typing import Array, ArrayLike, Process
 
 __all__ = ["sb_ve", "sgmse"]
@@ -117,6 +117,7 @@ def sb_ve(
     *,
     sde: bool = True,
     ts: ArrayLike | None = None,
+    first_noise: bool = True,
     compat: bool = False,
 ) -> Plan:
     """Sampler of the Schroedinger bridge between speech and noisy speech. Order 1.
@@ -133,13 +134,14 @@ def sb_ve(
         steps: N steps from 1 to the process' end 1e-4, published: 50.
         sde: the stochastic sampler; False: the ODE.
         ts: times instead, decreasing from 1.
-        compat: the published ODE sampler, whose first step draws no noise.
+        first_noise: False leaves the noise of the ODE's first step out: that step then
+            gives the mean, and the samples are too narrow.
+        compat: the authors' speech repository. It tells the network the time of each
+            step's end. Its ODE draws no noise: at t = 1 the ratio is 0 / 0, which a
+            small constant turns into the further weight sigma_t (1 - 1 / s_1) on y.
 
     Returns:
         A plan of N rows that integrates (D, y).
-
-    Raises:
-        ValueError: compat with the SDE, which needs none.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -149,17 +151,26 @@ def sb_ve(
 
     Reference: 2407.16074, eqs 13-16.
     """
-    if compat and sde:
-        raise ValueError(
-            "compat=True is for the ODE sampler: the published SDE sampler is the "
-            "default. Leave compat out, or give sde=False."
-        )
     if ts is None:
         ts = np.linspace(process.start, process.end, steps + 1)
-    eta = 1.0 if sde else 0.0
-    made = solvers.two_endpoint(process, ts, eta=eta, first_noise=not compat)
-    noise = made.rows.noise
-    if noise is None or not sde:
-        return made
-    last = (np.arange(made.length) < made.length - 1).reshape(-1, 1)
-    return dataclasses.replace(made, rows=made.rows._replace(noise=noise * last))
+    eta, drawn = (1.0 if sde else 0.0), sde or (first_noise and not compat)
+    made = solvers.two_endpoint(process, ts, eta=eta, first_noise=drawn)
+    rows = made.rows
+    if sde:
+        last = (np.arange(made.length) < made.length - 1).reshape(-1, 1)
+        rows = rows._replace(noise=rows.noise * last)
+    if compat:
+        rows = _as_published(process, made, rows, sde)
+    return dataclasses.replace(made, rows=rows)
+
+
+def _as_published(process: Process, made: Plan, rows: Row, sde: bool) -> Row:
+    """The rows with the repository's times, and with its ODE's first weight on y."""
+    ends = np.append(rows.level.time[1:], made.end.time)
+    if not sde:
+        alpha, sigma = process.alpha(0.5), process.sigma(0.5)
+        spread = sigma / np.sqrt(alpha * (1 - alpha))  # s_1, the same at any time
+        predictions = np.array(rows.predictions)
+        predictions[0, :, 1] += process.sigma(ends[0]) * (1 - 1 / spread)
+        rows = rows._replace(predictions=predictions)
+    return rows._replace(level=rows.level._replace(time=ends))

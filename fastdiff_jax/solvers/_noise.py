@@ -64,7 +64,7 @@ def amount(
         value: 0 is the ODE, 1 the reverse SDE (tau2) or the posterior (eta).
         name: of the option, for the error.
         most: the largest legal value.
-        infinite: whether infinity is legal: all noise drawn anew.
+        infinite: whether infinity is legal beside that: all noise drawn anew.
 
     Raises:
         ValueError: another shape, or a value that is negative, NaN or too large.
@@ -77,13 +77,14 @@ def amount(
             f"shape {value.shape}."
         )
     if isinstance(value, np.ndarray):
-        good = (value >= 0) & (value <= most) & (infinite | np.isfinite(value))
+        good = (value >= 0) & (value <= most) & np.isfinite(value)
+        good |= infinite & (value == math.inf)
         if not good.all():
             rule = f"lie in [0, {most:g}]" if most < math.inf else "be finite and >= 0"
+            rule += " or be infinite" * infinite
             raise ValueError(
-                f"{name} must {'be >= 0' if infinite else rule} (0 = ODE, 1 = the "
-                f"reverse SDE), got {value[~good].ravel()[0]:g}. Use {name}=1.0, or "
-                "0.0 for no noise."
+                f"{name} must {rule} (0 = ODE, 1 = the reverse SDE), got "
+                f"{value[~good].ravel()[0]:g}. Use {name}=1.0, or 0.0 for no noise."
             )
     if value.ndim == 1:
         value = value.reshape(value.shape + (1,) * (h.ndim - 1))

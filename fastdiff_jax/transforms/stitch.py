@@ -109,10 +109,12 @@ def stitch_schedule(
     """The controls that give each model its share of the path, from the noisy end.
 
     Args:
-        ratios: share of the small model, or of each model but the last, in [0, 1].
+        ratios: share of the small model, or of each model but the last, in [0, 1]; 0
+            never runs it, 1 runs it alone.
         times: of the evaluations, decreasing, (rows,): `plan.rows.level.time`.
         span: the clean and the noisy end of the clock, for shares of time as in the
-            published code. None: shares of the rows, for clocks such as EDM's sigma.
+            published code: a model runs above its share's lower edge. None: shares of
+            the rows, rounded down as published, for clocks such as EDM's sigma.
 
     Returns:
         {"model": (rows,) int32} for `fd.sample(..., controls=...)`.
@@ -129,8 +131,8 @@ def stitch_schedule(
             f"ratios must be >= 0 and sum to at most 1, got {shares.tolist()}."
         )
     if span is None:
-        place = 1 - np.arange(len(times)) / len(times)
-        past = lambda edge: place <= edge + 1e-9  # noqa: E731
+        left = 1 - (1 + np.arange(len(times))) / len(times)
+        past = lambda edge: left < edge - 1e-9  # noqa: E731
     else:
         clean, start = span
         if not clean < start:
@@ -142,7 +144,8 @@ def stitch_schedule(
                 f"{times.max():g}. Give the clock's span, or span=None for shares of "
                 "the rows."
             )
-        past = lambda edge: place < edge - 1e-9  # noqa: E731
+        # what is left of the clock is nobody's at its clean end, edge = 0
+        past = lambda edge: (place <= edge + 1e-9) & (edge > 1e-9)  # noqa: E731
     edges = 1 - np.cumsum(shares)
     model = sum(past(edge).astype(np.int32) for edge in edges)
     return {"model": np.asarray(model, np.int32)}

@@ -36,8 +36,9 @@ def sa_solver(
     prediction="data",
     lower=False,
     few_step=False,
+    close=False,
 ):
-    """`tau` and `z` hold one value per step."""
+    """`tau`, `z`: one per step. `close`: the last step is corrected too."""
     data = prediction == "data"
     alpha, sigma, lam = process.alpha(ts), process.sigma(ts), process.half_log_snr(ts)
     n = len(ts) - 1
@@ -77,10 +78,11 @@ def sa_solver(
         if lower:
             p, c = min(p, n - i), min(c, n - i + 1)
         guess = step(i, x, [i - k for k in range(p)], found, False)
-        if i == n - 1:
+        if i == n - 1 and not close:
             return guess
         found[i + 1] = evaluate(guess, i + 1)
         if c > 0:
             x = step(i, x, [i + 1 - k for k in range(c)], found, True)
         else:
             x = guess
+    return x

@@ -79,6 +79,34 @@ def sgmse(theta, low, high, times, snr, y, score, x, z):
     return mean
 
 
+def sb_ve_published(k, c, times, y, predict, z, sde, small=1e-8):
+    """The speech repository's loops, small constants included, written from eqs 13-16.
+
+    The network is told the time that a step leads to; the ODE never draws.
+    """
+
+    def parts(t):
+        s2 = c * (k ** (2 * t) - 1) / (2 * np.log(k))
+        total = c * (k**2 - 1) / (2 * np.log(k))
+        return np.sqrt(s2), np.sqrt(total - s2 + small), total
+
+    x = y
+    for i, (s, t) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        (ss, bs, total), (st, bt, _) = parts(s), parts(t)
+        d = predict(x, t)
+        if sde:
+            kept = st**2 / (ss**2 + small)
+            x = kept * x + (1 - kept) * d
+            if i < len(times) - 2:
+                x = x + st * np.sqrt(1 - kept) * z[i]
+        else:
+            keep = st * bt / (ss * bs + small)
+            of_d = (bt**2 - bs * st * bt / (ss + small)) / (total + small)
+            of_y = (st**2 - ss * st * bt / (bs + small)) / (total + small)
+            x = keep * x + of_d * d + of_y * y
+    return x
+
+
 def sb_ve(k, c, times, y, predict, z, sde):
     """Jukic et al. 2024: from x = y; the ODE's first step is the mean at times[1]."""
 

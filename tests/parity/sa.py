@@ -28,6 +28,7 @@ def sa(case, options, arrays):
         prediction=kinds[options["algorithm_type"]],
         variant="few_step",
         lower_order_final=bool(options["lower_order_final"]),
+        compat=True,
     )
 
 

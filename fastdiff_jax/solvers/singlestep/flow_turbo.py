@@ -43,8 +43,9 @@ def flow_turbo(
 
     Returns:
         A plan of 2 a + b + 2 c rows. A last step into sigma = 0, where the velocity
-        cannot be evaluated, is Euler's, 1 row. With c > 0 the rows carry
-        controls {"refine": 0 model, 1 or 2 stage of a refined step}.
+        does not follow from D, is Euler's, 1 row (the published loop asks a velocity
+        network there, at the clean end, too). With c > 0 the rows carry controls
+        {"refine": 0 model, 1 or 2 stage of a refined step}.
 
     Raises:
         ValueError: counts that are negative or do not add up to N, or heun = 0.

@@ -5,8 +5,9 @@ goes deterministically from rho_s to rho_down and adds fresh noise back up to rh
 
     rho_up = rho_t min(1, eta sqrt(1 - e^{-2h})),  rho_down^2 = rho_t^2 - rho_up^2
 
-eta = 0 is the probability-flow ODE, eta = 1 the posterior of the forward process, and
-eta = infinity forgets the noise of x_s: x_t = alpha_t D + sigma_t z.
+eta = 0 is the probability-flow ODE, eta = 1 the posterior of the forward process. Above
+1 rho_up meets its bound, sooner in short steps; at the bound in every step, eta =
+infinity, x_s is forgotten: x_t = alpha_t D + sigma_t z.
 """
 
 import numpy as np
@@ -31,20 +32,21 @@ def euler_ancestral(
     x_t = (rho_down/rho_s) (alpha_t/alpha_s) x_s + alpha_t (1 - rho_down/rho_s) D
           + s_noise alpha_t rho_up z
 
-    The same as `ddim(eta=eta)` on any path, and defined for eta > 1 too.
+    The same as `ddim(eta=eta)` on any path.
 
     Args:
         process: the path.
         ts: times, non-increasing, shape (N + 1,).
-        eta: scalar or one per step, shape (N,), >= 0: 0 = ODE, 1 = DDPM, np.inf = all
-            noise drawn anew in every step (diffusers' stochastic flow sampling).
+        eta: scalar or one per step, shape (N,), in [0, 1]: 0 = ODE, 1 = DDPM; or
+            np.inf, all noise drawn anew (diffusers' stochastic flow sampling).
         s_noise: factor on the fresh noise.
 
     Returns:
         A plan of N rows.
 
     Raises:
-        ValueError: eta negative or NaN, s_noise not finite, or times that increase.
+        ValueError: eta neither in [0, 1] nor infinite, s_noise not finite, or times
+            that increase.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -55,7 +57,7 @@ def euler_ancestral(
     Reference: Song et al. 2021 (2010.02502), eq 16; k-diffusion's form.
     """
     lv = levels(process, ts)
-    eta = amount(lv, eta, "eta", infinite=True)
+    eta = amount(lv, eta, "eta", most=1, infinite=True)
     share, up = ancestral_split(lv.h, eta)
     keep = share * lv.sigma[1:] / lv.sigma[:-1]
     weights = lv.alpha[1:] - keep * lv.alpha[:-1]
@@ -83,14 +85,14 @@ def dpm2_ancestral(
         process: the path, with a clock between its levels; alpha > 0 on the grid.
         ts: times, non-increasing, shape (N + 1,). A step whose rho_down is 0 takes one
             call, Euler's.
-        eta: scalar or one per step, shape (N,), >= 0: 0 = ODE, 1 = posterior.
+        eta: scalar or one per step, shape (N,), in [0, 1]: 0 = ODE, 1 = posterior.
         s_noise: factor on the fresh noise.
 
     Returns:
         A plan of 2N rows, 2N - 1 if the last level is clean.
 
     Raises:
-        ValueError: alpha = 0 on the grid, eta negative or NaN, s_noise not finite.
+        ValueError: alpha = 0 on the grid, eta outside [0, 1], s_noise not finite.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -101,7 +103,7 @@ def dpm2_ancestral(
     Reference: Lu et al. 2022 (2206.00927); k-diffusion.
     """
     lv = levels(process, ts).require("noise")
-    eta = amount(lv, eta, "eta", infinite=True)
+    eta = amount(lv, eta, "eta", most=1)
     share, up = ancestral_split(lv.h, eta)
     single = np.zeros(lv.steps, bool)  # rho_down is 0: there is nothing in between
     for zero in ((share == 0) & (lv.h > 0), lv.sigma[1:] == 0):
@@ -183,7 +185,7 @@ def _dpm2(
 
 
 def _level(process: Process, lv: Levels, lam: Array, rows: np.ndarray) -> plan.Level:
-    """Levels at half log-SNR `lam` inside the steps; eta > 1 may reach beyond them."""
+    """Levels at half log-SNR `lam`: rho_m may lie beyond the step's end."""
     xp = namespace(lam)
     time = process.half_log_snr_inverse(lam)
     time = xp.clip(time, process.domain[0], lv.time[rows])

@@ -27,6 +27,7 @@ from ...numerics import (
     levels,
     namespace,
     step_orders,
+    steps_left,
 )
 from ...typing import Array, ArrayLike, Process
 from .._noise import amount, exact_weights, is_noisy, sde_step, sqrt_safe
@@ -47,6 +48,7 @@ def sa_solver(
     prediction: str = "data",
     variant: str = "exact",
     lower_order_final: bool | None = None,
+    compat: bool = False,
 ) -> plan.Plan:
     """Stochastic Adams-Bashforth predictor, Adams-Moulton corrector. 1 call per step.
 
@@ -71,7 +73,10 @@ def sa_solver(
             amplifies what the data form damps.
         variant: 'exact', or 'few_step': the published weights of order 2 in data
             prediction, which differ from the exact ones by O(h^3).
-        lower_order_final: orders ..., 2, 1 at the end; None: only below 15 steps.
+        lower_order_final: orders ..., 2, 1 at the last steps of non-zero length; None:
+            only below 15 steps.
+        compat: a repeated time counts as a step there, as in current libraries whose
+            last level may stand twice.
 
     Returns:
         A plan of N rows, one draw per row.
@@ -95,9 +100,12 @@ def sa_solver(
         raise ValueError(f"variant must be 'exact' or 'few_step', got {variant!r}.")
     lv = levels(process, ts).require(prediction)
     rate = amount(lv, tau2(lv.time[:-1]) if callable(tau2) else tau2)
-    lower = lv.steps < 15 if lower_order_final is None else lower_order_final
-    before = step_orders(lv, predictor_order, lower_final=lower)
-    after = _corrector_orders(lv, corrector_order, lower)
+    left = lv.steps - np.arange(lv.steps) if compat else steps_left(lv)
+    lower = left[0] < 15 if lower_order_final is None else lower_order_final
+    before = step_orders(lv, predictor_order)
+    after = _corrector_orders(lv, corrector_order)
+    if lower:
+        before, after = np.minimum(before, left.clip(1)), np.minimum(after, left + 1)
 
     def weights(ahead: bool) -> Callable[[np.ndarray, int], Array]:
         return lambda rows, count: _weights(
@@ -121,7 +129,7 @@ def _check_order(name: str, value: int, low: int) -> None:
         raise ValueError(f"sa_solver needs {name} in {low}..6, got {value}.")
 
 
-def _corrector_orders(lv: Levels, order: int, lower: bool) -> np.ndarray:
+def _corrector_orders(lv: Levels, order: int) -> np.ndarray:
     """How many evaluations correct each step, (N,): 0 where nothing does."""
     n = lv.steps
     if order == 0:
@@ -129,8 +137,6 @@ def _corrector_orders(lv: Levels, order: int, lower: bool) -> np.ndarray:
     orders = np.full(n, order)
     if order > 1:  # the newest, and past ones as a predictor of one order less
         orders = 1 + step_orders(lv, order - 1)
-    if lower:
-        orders = np.minimum(orders, n - np.arange(n) + 1)
     orders[-1] = 0  # nothing is evaluated at the end
     if isinstance(lv.lam, np.ndarray):  # nor is there a polynomial on an infinite step
         h = lv.h.reshape(n, -1)
