@@ -12,6 +12,7 @@ import numpy as np
 from ..hooks import accepts, carry_of, check_reads
 from ..noise.streams import needed
 from ..plan import Level, Plan, Row
+from ..plan.validity import checked, same_registers
 from ..states import floating
 from ..trees import as_tree, known_by
 from ..typing import Array, Context, Denoiser, Key, NoiseSource, PyTree, check_controls
@@ -75,9 +76,11 @@ def run(
         The last state, and what was collected, stacked over rows (or None).
 
     Raises:
-        ValueError: a denoiser that does not give what the plan reads, or that changes
-            its carry's type.
+        ValueError: a plan that fails `plan.validate`, a state of another plan, a
+            denoiser that does not give what the plan reads, or that changes its carry's
+            type.
     """
+    same_registers(checked(plan).registers, state.registers)
     check_reads(denoiser, plan.reads)
     _check_carry(denoiser, state, plan)
     # a plan that continues another still counts its own rows
@@ -224,9 +227,9 @@ def sample(
         (sample, what was collected, stacked over rows).
 
     Raises:
-        ValueError: a stochastic plan without key, a denoiser of another shape or that
-            gives something else than the plan reads, unknown controls, or controls
-            whose leading axis is not the number of rows.
+        ValueError: a plan that fails `plan.validate`, a stochastic one without key, a
+            denoiser of another shape or that gives something else than the plan reads,
+            unknown controls, or controls whose leading axis is not the number of rows.
 
     Example:
         >>> import jax, fastdiff_jax as fd
@@ -237,6 +240,7 @@ def sample(
         >>> bool(abs(fd.sample(plan, model, x).mean() - 2.0) < 0.05)
         True
     """
+    checked(plan)
     if controls is not None:
         _check_rows(controls, plan)
         plan = dataclasses.replace(plan, rows=plan.rows._replace(controls=controls))

@@ -18,9 +18,9 @@ from ..grids.columns import Columns, columns_of
 from ..numerics import levels
 from ..trees import concrete
 from ..typing import Array, Process, PyTree
-from .checks import validate
 from .combine import dense, pad, relined, sparse, writes_of
 from .core import Level, Plan, Start
+from .validity import validate
 
 __all__ = ["per_element"]
 
