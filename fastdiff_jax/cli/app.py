@@ -57,9 +57,12 @@ def run(argv: list[str] | None = None) -> int:
         code = typer.main.get_command(app)(argv, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
+        if code == STOPPED:  # typer's word for Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
+    except SystemExit:  # so typer and rich end where the reader of a pipe has gone
+        _mute()
+        return PIPE
     except BaseException as error:
         if os.environ.get(DEBUG):
             raise
