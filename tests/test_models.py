@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import jax
@@ -210,6 +211,57 @@ def test_damaged_weights_are_named(tmp_path):
     cut.write_bytes(bytes(data[:1000]))
     with pytest.raises(ValueError, match="cut.safetensors is damaged"):
         digits.load(path=cut)
+
+
+def changed_weights(change):
+    from safetensors.numpy import load, save
+
+    flat = load(digits._WEIGHTS.read_bytes())
+    return save(change({k: np.asarray(v, np.float32) for k, v in flat.items()}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w | {"pos": w["pos"] * np.nan}, "finite weights .*pos does not"),
+        (
+            lambda w: w | {"pos": w["pos"] + 1e300 * np.ones(1)},
+            "finite weights in float32; pos",
+        ),
+        (lambda w: w | {"pos": w["pos"].astype(np.int32)}, "floating.*int32 in pos"),
+        (lambda w: w | {"pos": w["pos"][:1]}, r"pos has shape \(1, 4, 64\)"),
+        (lambda w: w | {"more": np.ones(1)}, r"more has shape \(1,\), expected None"),
+    ],
+)
+def test_weights_from_a_path_are_validated(tmp_path, change, message):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(changed_weights(change))
+    with pytest.raises(ValueError, match=f"w.safetensors .*{message}") as found:
+        digits.load(path=path)
+    assert "\n" not in str(found.value)
+
+
+def test_weights_replaced_on_disk_are_the_ones_that_run(tmp_path):
+    """In place, by a file of the same size and times: nothing old is served."""
+    path, x = tmp_path / "w.safetensors", jnp.ones((2, 8, 8, 1), jnp.float32)
+    context = fd.Context(0, 0.5, 0.6, 0.8)
+    found = []
+    for gain in (1.0, 2.0, 1.0):
+        path.write_bytes(changed_weights(lambda w, g=gain: w | {"pos": w["pos"] * g}))
+        os.utime(path, (1e9, 1e9))
+        found.append(np.asarray(digits.load(3, path)(x, context, None)[0]))
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_a_neighbouring_json_that_is_no_description_says_nothing(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(digits._WEIGHTS.read_bytes())
+    path.with_suffix(".json").write_text('{"settings": 1}')
+    digits.load(path=path)
+    path.with_suffix(".json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"weights file .*w\.json is damaged"):
+        digits.load(path=path)
 
 
 def test_embedded_weights_are_small_and_recorded():

@@ -143,6 +143,47 @@ def test_files_keep_every_bit(tmp_path):
         fd.tune.ems.load(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"low": np.ones(3)}, "low and high must be numbers"),
+        ({"low": "a"}, "low and high must be numbers"),
+        ({"l": np.ones((3, 2), complex)}, "floating tables"),
+        ({"l": np.ones((3, 2), int)}, "floating tables"),
+        ({"l": np.full((3, 2), np.nan)}, "table.npz is damaged: l must be finite"),
+        ({"l": np.ones((4, 2))}, "table.npz is damaged: l, s and b must have one"),
+        ({"high": -9.0}, "table.npz is damaged: statistics need finite low < high"),
+        ({"more": 1.0}, "is damaged: it holds"),
+        ({"format": "x"}, "does not hold"),
+    ],
+)
+def test_hostile_tables_are_one_line(tmp_path, change, message):
+    good = {"format": "fastdiff_jax.statistics/1", "low": -3.0, "high": 2.0}
+    good |= {name: np.ones((3, 2)) for name in "lsb"}
+    np.savez(tmp_path / "table.npz", **(good | change))
+    with pytest.raises(ValueError, match=message) as found:
+        fd.tune.ems.load(tmp_path / "table.npz")
+    assert "\n" not in str(found.value) and len(str(found.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"done": -1}, "done is int64"),
+        ({"gain": np.full((7, 3), np.nan)}, "gain is float64"),
+        ({"gain": np.zeros((7, 2))}, r"gain is float64 of shape \(7, 2\)"),
+        ({"done": 1.5}, "done is float64"),
+    ],
+)
+def test_a_damaged_run_is_not_continued(tmp_path, change, message):
+    from fastdiff_jax.tune import ems
+
+    path = tmp_path / "run.npz"
+    ems._write(path, format=ems._RUN, **(ems._resume(None, "m", 7, (3,)) | change))
+    with pytest.raises(ValueError, match=f"run.npz is damaged: {message}"):
+        ems._resume(path, "m", 7, (3,))
+
+
 @pytest.mark.slow
 def test_statistics_make_few_steps_better():
     w, v = np.array([0.4, 0.6]), 0.1

@@ -10,9 +10,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         from .app import run
     except ImportError as error:  # typer or rich
-        print(f"error: {error}", file=sys.stderr)
-        print(
-            'The command line needs `pip install "fastdiff-jax[cli]"`.', file=sys.stderr
-        )
+        fix = 'the command line needs `pip install "fastdiff-jax[cli]"`.'
+        print(f"error: {error}; {fix}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("error: stopped.", file=sys.stderr)
+        raise SystemExit(130) from None
     raise SystemExit(run(argv))

@@ -5,63 +5,79 @@ from typing import Annotated
 
 import typer
 
-from ..files import write_whole
-from .common import make_plan, make_process, refuse_overwrite
+from ..files import write_together
+from . import options
+from .common import (
+    between,
+    given,
+    make_plan,
+    make_process,
+    refuse_overwrite,
+    room_for,
+    shown,
+)
 
 __all__ = ["command"]
 
 
 def command(
+    context: typer.Context,
     solver: Annotated[str, typer.Argument(help="See `fastdiff solvers`.")],
-    order: Annotated[
-        int | None, typer.Option(help="Order, where the solver has the option.")
-    ] = None,
-    nfe: Annotated[int, typer.Option(help="Network evaluations.")] = 10,
-    grid: Annotated[str, typer.Option(help="How the steps are placed.")] = "log_snr",
-    process: Annotated[str, typer.Option(help="The noise process.")] = "vp_linear",
-    eta: Annotated[
-        float | None, typer.Option(help="The solver's own noise option: eta or tau2.")
-    ] = None,
-    to_zero: Annotated[
-        bool, typer.Option("--to-zero", help="End exactly at sigma = 0.")
-    ] = False,
+    order: options.ORDER = None,
+    nfe: options.NFE = 10,
+    grid: options.GRID = "log_snr",
+    process: options.PROCESS = "vp_linear",
+    eta: options.ETA = None,
+    to_zero: options.TO_ZERO = False,
     digits: Annotated[int, typer.Option(help="Significant digits printed.")] = 5,
     json: Annotated[
-        Path | None, typer.Option(help="Also save the table to this file.")
+        Path | None, options.path("Also save the table to this file.")
     ] = None,
     analyze: Annotated[
         bool,
         typer.Option("--analyze", help="Also say what it does, without a network."),
     ] = False,
-    plot: Annotated[
-        Path, typer.Option(help="Where --analyze draws its figure.")
-    ] = Path("out/plan.png"),
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing file.")
-    ] = False,
+    plot: Annotated[Path, options.path("Where --analyze draws its figure.")] = Path(
+        "out/plan.png"
+    ),
+    force: options.FORCE = False,
 ) -> None:
     """Print a sampler: one line per network evaluation, weights newest first."""
     import fastdiff_jax as fd
 
-    if not 1 <= digits <= 17:
-        raise ValueError(f"--digits must be in 1..17, got {digits}.")
-    written = [path for path in (json, plot if analyze else None) if path is not None]
-    refuse_overwrite(written, force)
-    table = make_plan(
-        solver,
-        process=process,
-        grid=grid,
-        nfe=nfe,
-        order=order,
-        eta=eta,
-        to_zero=to_zero,
-    )
-    typer.echo(fd.plan.table(table, digits))
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(json, lambda f: f.write(fd.plan.to_json(table).encode()))
-        typer.echo(f"saved {json}")
+    between("--digits", digits, 1, 17)
+    if not analyze and given(context, ["plot"]):
+        raise ValueError("--plot is drawn by --analyze only; add it, or leave it out.")
+    written = [] if json is None else [json]
     if analyze:
-        found = fd.analysis.report(table, make_process(process))
-        typer.echo(f"\n{found}")
-        typer.echo(f"drawn in {fd.reports.plots.plot_analysis({solver: found}, plot)}")
+        try:
+            plot = fd.reports.plots.png_of(plot)
+        except ValueError as error:
+            raise ValueError(f"--plot: {error}") from error
+        fd.reports.plots.pyplot()  # there, before anything is computed
+        written.append(plot)
+    refuse_overwrite(written, force)
+    with room_for(written):
+        table = make_plan(
+            solver,
+            process=process,
+            grid=grid,
+            nfe=nfe,
+            order=order,
+            eta=eta,
+            to_zero=to_zero,
+        )
+        lines, parts = [fd.plan.table(table, digits)], []
+        if json is not None:
+            text = fd.plan.to_json(table).encode()
+            parts.append((json, lambda f: f.write(text)))
+            lines.append(f"saved {shown(json)}")
+        if analyze:
+            found = fd.analysis.report(table, make_process(process))
+            figure = fd.reports.plots.draw_analysis({solver: found})
+            parts.append((plot, lambda f: figure.savefig(f, format="png", dpi=150)))
+            lines.append(f"\n{found}\ndrawn in {shown(plot)}")
+        refuse_overwrite(written, force)  # made by others meanwhile?
+        if parts:
+            write_together(parts)
+    typer.echo("\n".join(lines))

@@ -5,6 +5,8 @@ from rich.table import Table
 
 __all__ = ["command"]
 
+_WIDTH = 80  # at least: a narrower terminal wraps lines, no name is cut
+
 
 def command() -> None:
     """List every solver: orders, network calls per step, noise, paper."""
@@ -24,8 +26,9 @@ def command() -> None:
             ", ".join(solver.stochastic) or ("always" if solver.draws else "-"),
             solver.paper + (f"; in Python: needs {solver.needs}" * bool(solver.needs)),
         )
-    Console().print(table)
-    Console().print(
+    console = Console()
+    Console(width=max(console.width, _WIDTH)).print(table, soft_wrap=False)
+    console.print(
         "accuracy: order of convergence; calls: network evaluations per step; noise: "
         "the option that --eta sets"
     )

@@ -13,6 +13,7 @@ from ..guards import checked, must
 from ..hooks import accepts, carry_of, check_reads
 from ..noise.streams import needed
 from ..plan import Level, Plan, Row
+from ..plan.validity import same_registers, valid
 from ..programs import compiled
 from ..states import floating
 from ..trees import as_tree, concrete
@@ -102,9 +103,11 @@ def run(
         The last state, and what was collected, stacked over rows (or None).
 
     Raises:
-        ValueError: a denoiser that does not give what the plan reads, or that changes
-            its carry's type.
+        ValueError: a plan that fails `plan.validate`, a state of another plan, a
+            denoiser that does not give what the plan reads, or that changes its carry's
+            type.
     """
+    same_registers(valid(plan).registers, state.registers)
     check_reads(denoiser, plan.reads)
     # a plan that continues another still counts its own rows
     first, total = plan.rows.index[0], plan.length
@@ -285,9 +288,9 @@ def sample(
         (sample, what was collected, stacked over rows).
 
     Raises:
-        ValueError: a stochastic plan without key, a denoiser of another shape or that
-            gives something else than the plan reads, unknown controls, or controls
-            whose leading axis is not the number of rows.
+        ValueError: a plan that fails `plan.validate`, a stochastic one without key, a
+            denoiser of another shape or that gives something else than the plan reads,
+            unknown controls, or controls whose leading axis is not the number of rows.
 
     Example:
         >>> import jax, fastdiff_jax as fd
@@ -298,6 +301,7 @@ def sample(
         >>> bool(abs(fd.sample(plan, model, x).mean() - 2.0) < 0.05)
         True
     """
+    valid(plan)
     if controls is not None:
         _check_rows(controls, plan)
         plan = dataclasses.replace(plan, rows=plan.rows._replace(controls=controls))

@@ -11,6 +11,7 @@ from ..noise.streams import START, keys_of, needed, normal
 from ..numerics import Level
 from ..plan import Plan, Row
 from ..plan.core import advance, begin, line
+from ..plan.validity import check_row, valid
 from ..states import floating, like_state, real_dtype
 from ..typing import Context, Denoiser, Key, PyTree
 from .state import Info, State
@@ -37,9 +38,11 @@ def init(
         noise: z of the start, a tree like x, instead of drawing it.
 
     Raises:
-        ValueError: a stochastic plan without key or noise, x not floating, or a plan
-            that goes on from the registers of other rows.
+        ValueError: a plan that fails `plan.validate`, a stochastic one without key or
+            noise, x not floating, or a plan that goes on from the registers of other
+            rows.
     """
+    valid(plan)
     x = floating(x)
     keys = None if key is None else keys_of(key, x)
     start = plan.start
@@ -115,7 +118,11 @@ def step(
 
     Returns:
         The next state, and what happened.
+
+    Raises:
+        ValueError: whole rows, or a row of another plan than the state.
     """
+    check_row(row, state.registers)
     row = row._replace(level=level_of(row.level, state.point))
     stepped = partial(_step, denoiser=denoiser, noise=noise, matrix=matrix)
     if row.active is None:

@@ -16,7 +16,6 @@ from .builders import corrected as corrected
 from .builders import multistep as multistep
 from .checks import replay as replay
 from .checks import self_check as self_check
-from .checks import validate as validate
 from .checks import walk as walk
 from .combine import pad as pad
 from .combine import slice_rows as slice_rows
@@ -44,3 +43,4 @@ from .table import spell as spell
 from .table import table as table
 from .transform import analytic_first_step as analytic_first_step
 from .transform import skip_first as skip_first
+from .validity import validate as validate

@@ -16,7 +16,7 @@ import numpy as np
 from ..guards import checked
 from ..numerics import Basis, Level, Levels, basis_of, namespace
 from ..typing import Array, Process, PyTree
-from .checks import self_check, validate
+from .checks import self_check
 from .core import Plan, Row, Start
 from .forms import (
     NOISE,
@@ -28,6 +28,7 @@ from .forms import (
     register,
     total,
 )
+from .validity import validate
 
 __all__ = ["build", "corrected", "multistep"]
 

@@ -1,4 +1,4 @@
-"""Checks of a finished plan, and its run on the host: shapes, numbers, a constant."""
+"""A finished plan on the host in float64: its run, and a constant integrated."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,65 +12,7 @@ from ..numerics import Basis, Levels
 from ..typing import PyTree
 from .core import Plan, advance, begin, line
 
-__all__ = ["HostRow", "replay", "self_check", "validate", "walk"]
-
-
-@checked
-def validate(plan: Plan) -> None:
-    """Check a plan's shapes, and its numbers where they are concrete.
-
-    Raises:
-        ValueError: naming the weight, the row and the rule.
-    """
-    rows = plan.rows.index.shape[0]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(plan.rows):
-        name = jax.tree_util.keystr(path).lstrip(".")
-        shape = np.shape(leaf)
-        if not shape or shape[0] != rows:
-            raise ValueError(
-                f"plan weight {name} must have {rows} rows, got shape {shape}."
-            )
-        finite_time = name == "level.time"  # a clean time may be -inf
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f":
-            bad = np.isnan(leaf) if finite_time else ~np.isfinite(leaf)
-            if bad.any():
-                at = tuple(int(i) for i in np.argwhere(bad)[0])
-                raise ValueError(
-                    f"plan weight {name} must be finite, got {leaf[at]} at row {at[0]}"
-                    f"{f', element {at[1:]}' if at[1:] else ''}. Check the grid around "
-                    "that row: a repeated time, or an end at alpha = 0 or sigma = 0?"
-                )
-    _check_writes(plan)
-
-
-def _check_writes(plan: Plan) -> None:
-    """Every write has a register of its own, the first of them register 0."""
-    to = plan.rows.to
-    for name in ("registers", "predictions", "noise", "bias"):
-        for leaf in jax.tree.leaves(getattr(plan.rows, name)):
-            most = to.shape[1] + 1
-            least = 2 if name == "noise" else most
-            if leaf.ndim < 2 or not least <= leaf.shape[1] <= most:
-                raise ValueError(
-                    f"plan weight {name} must have {most} lines (one per write, then "
-                    f"the sample), got shape {leaf.shape}."
-                )
-    if not isinstance(to, np.ndarray):
-        return
-    count = plan.registers
-    if to.shape[1] < 1 or (to[:, 0] != 0).any():
-        raise ValueError("a plan's first write must go to register 0 in every row.")
-    if to.min() < 0 or to.max() >= count:
-        raise ValueError(
-            f"plan writes must go to registers 0..{count - 1}, got {to.min()} to "
-            f"{to.max()}."
-        )
-    same = np.diff(np.sort(to, axis=1), axis=1) == 0
-    if same.any():
-        raise ValueError(
-            f"two writes of row {int(np.argmax(same.any(axis=1)))} go to one register. "
-            "Give each its own."
-        )
+__all__ = ["HostRow", "replay", "self_check", "walk"]
 
 
 class HostRow(NamedTuple):

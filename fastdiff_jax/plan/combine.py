@@ -12,13 +12,16 @@ from ..numerics import namespace
 from ..typing import PyTree
 from .core import Level, Plan, Start, ends_step
 from .forms import every_line
+from .validity import MOST_ROWS, one_plan, whole_number
+
+_MOST_REGISTERS = 10**4
 
 __all__ = ["dense", "pad", "slice_rows", "sparse", "stack", "whole", "writes_of"]
 
 
 def _with_registers(plan: Plan, count: int) -> Plan:
     """More registers; the new ones hold zeros that nothing reads."""
-    more = count - plan.registers
+    more = whole_number("registers", count, 0, _MOST_REGISTERS) - plan.registers
     if more < 0:
         raise ValueError(
             f"registers must be >= {plan.registers}, what the plan keeps; got {count}."
@@ -134,7 +137,7 @@ def pad(
 
     Args:
         plan: the plan.
-        length: rows of the result, None for as many as there are.
+        length: rows of the result, at most a million; None for as many as there are.
         registers: registers of the result, None for as many as there are.
         writes: writes per row of the result, at most as many as registers.
         noise: give the result noise weights, 0 where the plan has none.
@@ -143,16 +146,20 @@ def pad(
         A plan with the same samples.
 
     Raises:
-        ValueError: fewer rows, registers or writes than the plan has.
+        ValueError: fewer rows, registers or writes than the plan has, no whole
+            numbers, or a stack of plans.
     """
+    one_plan(plan)
     length = plan.length if length is None else length
-    if length < plan.length:
+    if isinstance(length, int) and length < plan.length:
         raise ValueError(
             f"length must be >= {plan.length}, the plan's rows; got {length}."
         )
+    length = whole_number("length", length, plan.length, max(plan.length, MOST_ROWS))
     if registers is not None:
         plan = _with_registers(plan, registers)
     if writes not in (None, plan.writes):
+        whole_number("writes", writes, 0, MOST_ROWS)
         if not plan.writes <= writes <= plan.registers:
             raise ValueError(
                 f"writes must be {plan.writes}, what the plan has, to "
@@ -222,9 +229,11 @@ def slice_rows(plan: Plan, start: int = 0, stop: int | None = None) -> Plan:
     row.
 
     Raises:
-        ValueError: an empty or out-of-range slice.
+        ValueError: an empty or out-of-range slice, or a stack of plans.
     """
-    stop = plan.length if stop is None else stop
+    one_plan(plan)
+    start = whole_number("start", start, 0, plan.length)
+    stop = plan.length if stop is None else whole_number("stop", stop, 0, plan.length)
     if not 0 <= start < stop <= plan.length:
         raise ValueError(
             f"need 0 <= start < stop <= {plan.length} rows, got {start}:{stop}."
@@ -250,8 +259,12 @@ def stack(plans: Sequence[Plan]) -> Plan:
     Raises:
         ValueError: no plans, or structures that cannot be brought together.
     """
-    if not plans:
-        raise ValueError("plans must not be empty.")
+    if isinstance(plans, Plan) or not isinstance(plans, Sequence) or not plans:
+        raise ValueError(
+            f"plans must not be empty, a list or tuple of them; got {plans!r:.60}."
+        )
+    for plan in plans:
+        one_plan(plan)
     names, noise = ("length", "registers", "writes"), any(p.stochastic for p in plans)
     size = {name: max(getattr(p, name) for p in plans) for name in names}
     padded = [pad(p, noise=noise, **size) for p in plans]

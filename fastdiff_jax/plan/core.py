@@ -20,7 +20,7 @@ import numpy as np
 from ..guards import checked
 from ..numerics import Level, namespace
 from ..states import mix
-from ..trees import pytree
+from ..trees import concrete, pytree
 from ..typing import Array, PyTree
 
 __all__ = ["Level", "Plan", "Row", "Start", "advance", "begin", "ends_step", "line"]
@@ -92,23 +92,36 @@ class Plan:
     @property
     def length(self) -> int:
         """Number of rows, padding included."""
-        return self.rows.index.shape[0]
+        return self.rows.index.shape[-1]
 
     @property
     def nfe(self) -> int:
-        """Number of model evaluations: rows that are not padding."""
+        """Number of model evaluations: rows that are not padding.
+
+        Raises:
+            ValueError: a traced padded plan, or a stack of plans.
+        """
         active = self.rows.active
-        return self.length if active is None else int(np.sum(active))
+        if active is None:
+            return self.length
+        if not concrete(active) or np.ndim(active) != 1:
+            raise ValueError(
+                "nfe is the number of one plan outside jit, got a "
+                f"{'stack' if concrete(active) else 'traced plan'}. Use plan.length "
+                "for the rows, or plan.rows.active.sum(-1)."
+            )
+        return int(np.sum(active))
 
     @property
     def registers(self) -> int:
         """Number of registers K."""
-        return jax.tree.leaves(self.rows.registers)[0].shape[2]
+        lead = self.rows.index.ndim  # 2 in a stack of plans
+        return jax.tree.leaves(self.rows.registers)[0].shape[lead + 1]
 
     @property
     def writes(self) -> int:
         """Number of writes per row, W."""
-        return self.rows.to.shape[1]
+        return self.rows.to.shape[-1]
 
     @property
     def predictions(self) -> int:

@@ -19,9 +19,9 @@ from ..guards import checked
 from ..numerics import levels
 from ..trees import concrete
 from ..typing import Array, Process, PyTree
-from .checks import validate
 from .combine import dense, pad, relined, sparse, writes_of
 from .core import Level, Plan, Start
+from .validity import validate
 
 __all__ = ["per_element"]
 

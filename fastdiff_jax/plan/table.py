@@ -12,6 +12,7 @@ import numpy as np
 from ..guards import checked
 from .core import Plan
 from .forms import Form, lines_of
+from .validity import readable, whole_number
 
 __all__ = ["Spelled", "columns", "spell", "table"]
 
@@ -26,7 +27,11 @@ def columns(plan: Plan) -> dict[str, np.ndarray]:
     evaluation in the terms of the method, `m1`, `m2`... the ones before it, `z` this
     row's draw; `p:` marks the next point where it is not the sample. Weights by the
     element are means; plans of matrices or trees have the levels only.
+
+    Raises:
+        ValueError: a traced plan, or a stack of plans.
     """
+    readable(plan, "a printed plan")
     out: dict[str, np.ndarray] = {}
     for name, level in zip(("t", "alpha", "sigma"), plan.rows.level, strict=True):
         for path, leaf in jax.tree_util.tree_leaves_with_path(level):
@@ -66,7 +71,12 @@ class Spelled(NamedTuple):
 
 @checked
 def spell(plan: Plan) -> list[Spelled]:
-    """Every row of a plan of array weights in the terms of the paper."""
+    """Every row of a plan of array weights in the terms of the paper.
+
+    Raises:
+        ValueError: a traced plan, or a stack of plans.
+    """
+    readable(plan, "a plan in words")
     x = Form({("x", 0): np.ones((1, *plan.rows.registers.shape[3:]))})
     held, sample, out = [x], x, []
     if plan.start is not None:
@@ -147,6 +157,13 @@ def _named(form: Form, row: int) -> dict[str, Any]:
 def table(plan: Plan, digits: int = 5) -> str:
     """The printable table.
 
+    Args:
+        plan: one plan of numbers.
+        digits: significant digits, 1 to 17.
+
+    Raises:
+        ValueError: a traced plan, a stack, or other digits.
+
     Example:
         >>> import fastdiff_jax as fd
         >>> flow = fd.processes.flow()
@@ -156,7 +173,7 @@ def table(plan: Plan, digits: int = 5) -> str:
           1        0.5        0.5        0.5          0          1
         end          0          1          0
     """
-    cols = columns(plan)
+    digits, cols = whole_number("digits", digits, 1, 17), columns(plan)
     active = plan.rows.active
     keep = np.ones(plan.length, bool) if active is None else np.asarray(active)
     width = {name: max(digits + 6, len(name) + 2) for name in cols}

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..analysis import Report
-from ..files import write_whole
+from ..files import folder_of, write_whole
 
-__all__ = ["plot_analysis", "pyplot", "save"]
+__all__ = ["draw_analysis", "plot_analysis", "png_of", "pyplot", "save"]
 
 _SHOWN = 6  # weight columns per plan; more are unreadable
 _COLOURS = (  # Okabe and Ito's palette: told apart by every eye
@@ -38,9 +38,9 @@ def pyplot() -> Any:
     """
     try:
         import matplotlib
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ModuleNotFoundError(
-            "figures need matplotlib, which is not installed. "
+            f"figures need matplotlib, which cannot be imported ({error}). "
             'Run: pip install "fastdiff-jax[cli]"'
         ) from error
     matplotlib.use("Agg")
@@ -57,17 +57,28 @@ def save(figure: Any, path: str | os.PathLike) -> Path:
         path: where; a missing suffix becomes .png, missing folders are made.
 
     Raises:
-        ValueError: a suffix other than .png.
+        ValueError: an empty path, a suffix other than .png, or no regular file.
     """
-    target = Path(path)
-    target = target if target.suffix else target.with_suffix(".png")
-    if target.suffix.lower() != ".png":
-        raise ValueError(f"path must end in .png, got {str(path)!r}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target = png_of(path)
+        folder_of(target)
         write_whole(target, lambda file: figure.savefig(file, format="png", dpi=150))
     finally:
         pyplot().close(figure)
+    return target
+
+
+def png_of(path: str | os.PathLike) -> Path:
+    """The path with the suffix .png, which a path without one gets.
+
+    Raises:
+        ValueError: no name, or another suffix.
+    """
+    target = Path(path)
+    if target.name and not target.suffix:
+        target = target.with_suffix(".png")
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"path must end in .png, got {str(path)!r}.")
     return target
 
 
@@ -82,9 +93,15 @@ def plot_analysis(reports: Mapping[str, Report], path: str | os.PathLike) -> Pat
         The path written.
 
     Raises:
-        ValueError: no reports, or more than seven.
+        ValueError: no reports, more than seven, or a path that `save` refuses.
         ModuleNotFoundError: matplotlib is not installed.
     """
+    png_of(path)
+    return save(draw_analysis(reports), path)
+
+
+def draw_analysis(reports: Mapping[str, Report]) -> Any:
+    """The figure of `plot_analysis`, for `save`."""
     if not 1 <= len(reports) <= len(_COLOURS):
         raise ValueError(
             f"plot_analysis draws 1 to {len(_COLOURS)} reports, got {len(reports)}."
@@ -111,7 +128,7 @@ def plot_analysis(reports: Mapping[str, Report], path: str | os.PathLike) -> Pat
         _weights(axis, name, report)
     for axis in grid[count:]:
         axis.set_visible(False)
-    return save(figure, path)
+    return figure
 
 
 def _error(axis: Any, report: Report, **style: Any) -> None:

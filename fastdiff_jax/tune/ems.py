@@ -13,7 +13,6 @@ l = σ² / (α² v + σ²), s = 0, b = 2 m l (1 - l), and one step is exact.
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..files import write_whole
+from ..files import read_arrays, short, write_whole
 from ..hooks import carry_of
 from ..trees import as_tree, pytree
 from ..typing import Array, ArrayLike, Context, Denoiser, Key, Process, PyTree
@@ -146,12 +145,7 @@ def _write(path: str | os.PathLike[str], **arrays: Any) -> None:
 
 
 def _read(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
-    try:
-        # np.load leaves a damaged file open if it opens it itself
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            found = {k: file[k] for k in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or not an npz file: {error}") from error
+    found = read_arrays(path)
     if str(found.pop("format", "")) != kind:
         raise ValueError(f"{path} does not hold {kind!r}.")
     return found
@@ -167,12 +161,24 @@ def load(path: str | os.PathLike[str]) -> Statistics:
     """Read statistics from an npz file.
 
     Raises:
-        ValueError: the file is damaged or holds something else.
+        ValueError: the file is damaged, holds something else, or more than 4 GiB.
+        OSError: it cannot be opened.
     """
     found = _read(path, _FORMAT)
     if set(found) != {"low", "high", "l", "s", "b"}:
-        raise ValueError(f"{path} is damaged: it holds {sorted(found)}.")
-    return from_arrays(**found)
+        raise ValueError(f"{path} is damaged: it holds {short(sorted(found))}.")
+    ends = {k: found[k] for k in ("low", "high")}
+    numbers = all(v.dtype.kind == "f" for v in found.values())
+    if not numbers or any(v.shape for v in ends.values()):
+        kinds = {k: f"{v.dtype}{list(v.shape)}" for k, v in found.items()}
+        raise ValueError(
+            f"{path} is damaged: low and high must be numbers and l, s, b floating "
+            f"tables, got {short(kinds)}."
+        )
+    try:
+        return from_arrays(**{k: v[()] for k, v in found.items()})
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 # -------------------------------------------------------------------------- estimation
@@ -271,6 +277,16 @@ def _resume(path: Any, mark: str, rows: int, event: tuple) -> dict[str, Any]:
             f"{path} belongs to a run with other data, arguments or weights. Remove "
             "it, or give another path."
         )
+    for name, fresh in state.items():
+        array, like = found[name], np.asarray(fresh)
+        counts = like.dtype.kind == "i" and (array < 0).any()
+        broken = array.dtype.kind == "f" and not np.isfinite(array).all()
+        same = (array.dtype.kind, array.shape) == (like.dtype.kind, like.shape)
+        if not same or counts or broken:
+            raise ValueError(
+                f"{path} is damaged: {name} is {array.dtype} of shape {array.shape}, "
+                "negative or not finite. Remove it, and the run begins anew."
+            )
     return {k: found[k] for k in state}
 
 
