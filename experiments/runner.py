@@ -67,7 +67,7 @@ def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """What write_arrays wrote; one line if it is something else."""
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as found:
             return dict(found)
     except Exception as error:  # of zipfile, zlib, numpy: all mean the same here
         raise SystemExit(
