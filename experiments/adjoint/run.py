@@ -1,42 +1,51 @@
 #!/usr/bin/env python
 """What does the adjoint's gradient cost, and how wrong is it?
 
-    python experiments/adjoint/run.py
+    python experiments/adjoint/run.py [--quick]
 
 The embedded digits network, one loss on the sample; gradients in the noise and in the
 446k parameters by reverse mode through the table, the same with checkpoints, and the
 adjoint. Then the noise is optimised so that half a digit is matched. Writes result.json
-and figure.png beside this file.
+and figure.png beside this file; a killed run continues.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.progress import track
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(HERE.parent))
 jax.config.update("jax_enable_x64", True)  # for the reference; the runs are float32
+
+import runner  # noqa: E402
 
 import fastdiff_jax as fd  # noqa: E402
 from fastdiff_jax.continuous import adjoint_plan, adjoint_run  # noqa: E402
+from fastdiff_jax.models.data import digits_data  # noqa: E402
+from fastdiff_jax.trees import pytree  # noqa: E402
 
 # ---------------------------------------------------------------------------- settings
+SETTINGS: dict[str, Any] = {
+    "steps": (10, 20, 50, 100),
+    "reference": 40,  # steps of RK4 in float64, plain reverse mode with checkpoints
+    "adam": 10,  # steps of the sampler whose noise is optimised
+    "rate": 0.05,
+    "updates": 60,
+}
+QUICK = {"steps": (4, 8), "reference": 8, "adam": 4, "updates": 5}
 LABELS = np.array([3, 8, 0, 5])
-STEPS = (10, 20, 50, 100)
-REFERENCE = 40  # steps of RK4 in float64, plain reverse mode with checkpoints
 WAYS = ("reverse", "checkpoint", "adjoint")
-ADAM, RATE, UPDATES = 10, 0.05, 60  # steps of the sampler, learning rate, updates
 PROCESS = fd.processes.vp_linear()
 Array = jax.Array
 
@@ -54,7 +63,7 @@ def setting(dtype: type) -> tuple:
     x = fd.prior(
         PROCESS, jax.random.key(0), (len(LABELS), 8, 8, 1), dtype=jnp.float32
     ).astype(dtype)
-    data = fd.models.data.digits_data()
+    data = digits_data()
     target = np.stack([data.test_x[data.test_y == c][0] for c in LABELS])
     return model, x, jnp.asarray(target, dtype)
 
@@ -84,73 +93,78 @@ def far(a: object, b: object) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def reference() -> tuple:
-    """The ODE's gradient: RK4, float64."""
+def reference(steps: int) -> dict[str, np.ndarray]:
+    """The ODE's loss and gradient: RK4, float64."""
     model, x, target = setting(np.float64)
-    plan = fd.solvers.rho_rk(PROCESS, grid(REFERENCE), variant="rk4")
+    plan = fd.solvers.rho_rk(PROCESS, grid(steps), variant="rk4")
     slope = jax.jit(jax.value_and_grad(partial(value, "checkpoint"), (1, 2)))
-    return slope(plan, x, model.params, (model, target))
+    loss, (of_x, of_params) = slope(plan, x, model.params, (model, target))
+    return {"loss": loss, "noise": flat(of_x), "params": flat(of_params)}
 
 
-def measure(exact: tuple) -> list[dict]:
-    """Errors, memory and time of every way at every step count."""
+def measure(steps: int, exact: dict[str, np.ndarray]) -> list[dict]:
+    """Errors, memory and time of every way at a number of steps."""
     model, x, target = setting(np.float32)
-    rows = []
-    for steps in track(STEPS, "gradients"):
-        made = adjoint_plan(PROCESS, grid(steps), method="heun")
-        found = {}
-        for way in WAYS:
-            tables = made if way == "adjoint" else made.forward
-            slope = jax.value_and_grad(partial(value, way), (1, 2))
-            args = (tables, x, model.params, (model, target))
-            run = jax.jit(slope).lower(*args).compile()
-            found[way] = jax.block_until_ready(run(*args))
-            clock = []
-            for _ in range(3):
-                start = time.process_time()
-                jax.block_until_ready(run(*args))
-                clock.append(time.process_time() - start)
-            loss, (of_x, of_params) = found[way]
-            plain = found["reverse"][1]
-            rows.append(
-                {
-                    "way": way,
-                    "steps": steps,
-                    "loss": float(loss),
-                    "loss_exact": float(exact[0]),
-                    "noise_vs_ode": far(of_x, exact[1][0]),
-                    "params_vs_ode": far(of_params, exact[1][1]),
-                    "noise_vs_reverse": far(of_x, plain[0]),
-                    "params_vs_reverse": far(of_params, plain[1]),
-                    "memory_mb": run.memory_analysis().temp_size_in_bytes / 2**20,
-                    "cpu_seconds": min(clock),
-                }
-            )
-        rows[-1]["drift"] = drift(made, model, x)
+    made = adjoint_plan(PROCESS, grid(steps), method="heun")
+    found, rows = {}, []
+    for way in WAYS:
+        tables = made if way == "adjoint" else made.forward
+        slope = jax.value_and_grad(partial(value, way), (1, 2))
+        args = (tables, x, model.params, (model, target))
+        run = jax.jit(slope).lower(*args).compile()
+        found[way] = jax.block_until_ready(run(*args))
+        clock = []
+        for _ in range(3):
+            start = time.process_time()
+            jax.block_until_ready(run(*args))
+            clock.append(time.process_time() - start)
+        loss, (of_x, of_params) = found[way]
+        plain = found["reverse"][1]
+        rows.append(
+            {
+                "way": way,
+                "steps": steps,
+                "loss": float(loss),
+                "loss_exact": float(exact["loss"]),
+                "noise_vs_ode": far(of_x, exact["noise"]),
+                "params_vs_ode": far(of_params, exact["params"]),
+                "noise_vs_reverse": far(of_x, plain[0]),
+                "params_vs_reverse": far(of_params, plain[1]),
+                "memory_mb": run.memory_analysis().temp_size_in_bytes / 2**20,
+                "cpu_seconds": min(clock),
+            }
+        )
+    rows[-1]["drift"] = drift(made, model, x)
     return rows
 
 
-def drift(made: object, model: object, x: jax.Array) -> float:
-    """Relative distance of x from where the run backward in y arrives."""
+@pytree
+class Slope:
+    """d y / d (sigma / alpha) of y = x / alpha, as a denoiser."""
 
-    def slope(y: Array, context: object, carry: object) -> tuple:
+    model: Any
+
+    def __call__(self, y: Array, context: Any, carry: Any) -> tuple:
         level = (context.alpha, context.sigma)
         alpha, sigma = (jnp.asarray(v, y.dtype) for v in level)
-        clean, _ = model(alpha * y, context._replace(controls=None), None)
+        clean, _ = self.model(alpha * y, context._replace(controls=None), None)
         return (alpha * y - alpha * clean) / sigma, carry
 
+
+def drift(made: Any, model: Any, x: Array) -> float:
+    """Relative distance of x from where the run backward in y arrives."""
     first, last = made.backward.end, made.backward.rows.level
     y = fd.sample(made.forward, model, x) / np.float32(last.alpha[0])
-    back = fd.sample(made.backward, slope, y) * np.float32(first.alpha)
+    back = fd.sample(made.backward, Slope(model), y) * np.float32(first.alpha)
     return float(jnp.linalg.norm(back - x) / jnp.linalg.norm(x))
 
 
-def inpaint() -> dict:
+def inpaint(s: SimpleNamespace) -> dict[str, np.ndarray]:
     """Optimise the noise so that the left half of the sample is a digit's."""
     model, x, target = setting(np.float32)
-    made = adjoint_plan(PROCESS, grid(ADAM), method="heun")
+    made = adjoint_plan(PROCESS, grid(s.adam), method="heun")
     known = jnp.asarray(np.arange(8) < 4, jnp.float32)[None, None, :, None]
-    adam = optax.adam(RATE)
+    adam = optax.adam(s.rate)
 
     def loss(x: Array) -> tuple:
         sample = adjoint_run(made, model, x)
@@ -171,67 +185,70 @@ def inpaint() -> dict:
         return new, state, near, hidden, sample
 
     state, curve, first = adam.init(x), [], None
-    for _ in track(range(UPDATES), "half digits"):
+    for _ in range(s.updates):
         x, state, near, hidden, sample = update(x, state)
         first = sample if first is None else first
         curve.append([float(near), float(hidden)])
     images = [target, target * known + (known - 1), first, sample]
-    return {"curve": curve, "images": np.asarray(images)[..., 0]}
+    return {"curve": np.array(curve), "images": np.asarray(images)[..., 0]}
 
 
-def figure(rows: list[dict], half: dict) -> None:
+def figure(result: dict, run: runner.Run) -> Any:
     """Three panels of gradients and the digits."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    drawn, axes = plt.subplots(1, 4, figsize=(15, 3.6), width_ratios=(1, 1, 1, 1.2))
+    plt, rows = runner.pyplot(), result["rows"]
+    steps = sorted({r["steps"] for r in rows})
+    drawn, axes = plt.subplots(
+        1, 4, figsize=(15, 3.8), width_ratios=(1, 1, 1, 1.2), layout="constrained"
+    )
     style = {"reverse": "o-", "checkpoint": "s--", "adjoint": "^-"}
     for way in WAYS:
         own = [r for r in rows if r["way"] == way]
         keys = ("noise_vs_ode", "memory_mb", "cpu_seconds")
         for axis, key in zip(axes[:3], keys, strict=True):
-            axis.loglog(STEPS, [r[key] for r in own], style[way], label=way)
+            axis.loglog(steps, [r[key] for r in own], style[way], label=way, alpha=0.8)
     own = [r for r in rows if r["way"] == "adjoint"]
     gap = [r["noise_vs_reverse"] for r in own]
-    axes[0].loglog(STEPS, gap, "k-.", label="adjoint against reverse")
-    axes[0].loglog(STEPS, [r["drift"] for r in own], "k:", label="drift of y")
-    titles = (
-        "error of the gradient in the noise",
-        "temporary memory, MiB",
-        "CPU seconds",
-    )
-    for axis, title in zip(axes[:3], titles, strict=True):
-        axis.set(title=title, xlabel="steps", xticks=STEPS, xticklabels=STEPS)
-        axis.minorticks_off()
-    axes[0].legend(fontsize=8)
+    axes[0].loglog(steps, gap, "k-.", label="adjoint against reverse")
+    axes[0].loglog(steps, [r["drift"] for r in own], "k:", label="drift of y")
+    titles = {
+        "gradient in the noise": "relative error",
+        "temporary memory": "MiB",
+        "time of one gradient": "CPU seconds",
+    }
+    for axis, (title, unit) in zip(axes[:3], titles.items(), strict=True):
+        axis.set(title=title, ylabel=unit, xlabel="steps of Heun's method")
+        runner.whole_ticks(axis, steps)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
     rows_of = ("real", "given", "before", "after")
-    framed = np.pad(half["images"], [(0, 0), (0, 0), (1, 1), (1, 1)])  # grey frames
+    images = run.arrays("half_digits")["images"]
+    framed = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])  # grey frames
     wall = np.concatenate([np.concatenate(list(line), 1) for line in framed])
     axes[3].imshow(wall, cmap="gray", vmin=-1, vmax=1)
-    axes[3].set(title="noise optimised for half a digit", xticks=[])
+    axes[3].set(title="noise optimised for the left half", xticks=[])
     axes[3].set_yticks(np.arange(4) * 10 + 4.5, rows_of)
-    drawn.tight_layout()
-    drawn.savefig(HERE / "figure.png", dpi=110)
+    return drawn
 
 
 def main() -> None:
-    start = time.time()
-    exact = reference()
-    rows = measure(exact)
-    half = inpaint()
-    out = {
-        "rows": rows,
-        "half_digit": {"first": half["curve"][0], "last": half["curve"][-1]},
-        "jax": jax.__version__,
-        "seconds": round(time.time() - start, 1),
-    }
-    (HERE / "result.json").write_text(json.dumps(out, indent=1) + "\n")
-    figure(rows, half)
+    """Measure what is missing, then write result.json and figure.png."""
+    run = runner.start(__doc__, __file__, SETTINGS, QUICK, figure)
+    s, began, rows = run.settings, time.time(), []
+    with run.held():
+        exact = run.arrays("reference", lambda: reference(s.reference))
+        for n in run.track(s.steps, "gradients at {} steps".format):
+            rows += run.store.once(f"{n} steps", lambda n=n: measure(n, exact))
+        curve = run.arrays("half_digits", lambda: inpaint(s))["curve"]
+        run.write(
+            {
+                "rows": rows,
+                "half_digit": {"first": curve[0], "last": curve[-1]},
+                "jax": jax.__version__,
+                "seconds": run.clock(began),
+            }
+        )
     for r in rows:
         print({k: float(f"{v:.3g}") if k != "way" else v for k, v in r.items()})
-    print(out["half_digit"], out["seconds"])
 
 
 if __name__ == "__main__":

@@ -1,38 +1,38 @@
+#!/usr/bin/env python
 """Evaluations on the diffusion ODE: exponential solvers with error control, and Tsit5.
 
 The embedded digits network (unguided, labels given), 16 noises, VP-linear path from
 t = 1 to 1e-3. For every solver and tolerance: network evaluations per sample against
 the root mean square error to a tight reference. Each sample has its own step sizes.
 
-    python experiments/diffusion_ode/run.py
+    python experiments/diffusion_ode/run.py [--quick]
+
+Writes result.json and figure.png beside this file; a killed run continues.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import Progress
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import runner  # noqa: E402
 
 import fastdiff_jax as fd  # noqa: E402
 from fastdiff_jax import continuous as c  # noqa: E402
 from fastdiff_jax.models import digits  # noqa: E402
+from fastdiff_jax.trees import pytree  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
-SAMPLES, SEED = 16, 0
-TOLERANCES = tuple(float(v) for v in 10.0 ** -np.arange(0.5, 4.1, 0.5))
-STEPS = (6, 8, 10, 14, 20, 28, 40, 56, 80)
-LEVELS = (3e-2, 1e-2, 3e-3, 1e-3)  # errors at which evaluations are compared
+# ---------------------------------------------------------------------------- settings
 ADAPTIVE = {  # name -> (solver, variable of integration)
     "Tsit5, time": (diffrax.Tsit5(), "velocity"),
     "Tsit5, half log-SNR": (diffrax.Tsit5(), "half_log_snr"),
@@ -48,29 +48,67 @@ FIXED = {
     "unipc-3, table": lambda process, ts: fd.solvers.unipc(process, ts, order=3),
     "dpmpp_3m, table": fd.solvers.dpmpp_3m,
 }
+SETTINGS: dict[str, Any] = {
+    "samples": 16,
+    "seed": 0,
+    "reference": 1000,  # evaluations
+    "tolerances": tuple(float(v) for v in 10.0 ** -np.arange(0.5, 4.1, 0.5)),
+    "steps": (6, 8, 10, 14, 20, 28, 40, 56, 80),
+    "solvers": (*FIXED, *ADAPTIVE),
+}
+QUICK = {
+    "samples": 2,
+    "reference": 100,
+    "tolerances": (0.1, 0.01, 0.001),
+    "steps": (6, 10, 20),
+    "solvers": ("unipc-3, table", "Tsit5, asinh", "RES-3, asinh", "Adams-3, asinh"),
+}
+LEVELS = (3e-2, 1e-2, 3e-3, 1e-3)  # errors at which evaluations are compared
+PROCESS = fd.processes.vp_linear()
 CALLS: list[int] = []
 
 
+class Problem:
+    """The noises, their labels, and where the ODE takes them."""
+
+    def __init__(self, s: SimpleNamespace, run: runner.Run):
+        self.labels = np.arange(s.samples, dtype=np.int32) % 10
+        shape = (s.samples, *digits.SHAPE)
+        self.x = fd.prior(PROCESS, jax.random.key(s.seed), shape)
+        found = run.arrays("reference", lambda: self.reference(s.reference))
+        self.want, self.other = found["dpmpp_3m"], found["unipc"]
+
+    def reference(self, steps: int) -> dict[str, Any]:
+        """The same noises by two solvers with many evaluations."""
+        model, ts = digits.load(self.labels), fd.grids.log_snr(PROCESS, steps)
+        plans = {
+            "dpmpp_3m": fd.solvers.dpmpp_3m(PROCESS, ts),
+            "unipc": fd.solvers.unipc(PROCESS, ts, order=3),
+        }
+        return {k: fd.sample(plan, model, self.x) for k, plan in plans.items()}
+
+
+@pytree
 class Counted:
     """The digits model with its labels, counting its calls one by one."""
 
-    def __init__(self, model: Any, labels: Any):
-        self.model, self.labels = model, labels
+    model: Any
+    labels: Any
 
     def __call__(self, x: Any, context: Any, carry: Any) -> Any:
         jax.debug.callback(lambda: CALLS.append(1))
         return self.model(x, context._replace(condition=self.labels), carry)
 
 
-def term_of(process: Any, model: Any, variable: str) -> tuple[Any, tuple]:
+def term_of(model: Any, variable: str) -> tuple[Any, tuple]:
     """The term, and the ends of its independent variable."""
     if variable == "velocity":
-        return c.velocity_term(process, model), (process.start, process.end)
-    term = c.probability_flow(process, model, variable=variable)
-    return term, c.interval(process, variable=variable)
+        return c.velocity_term(PROCESS, model), (PROCESS.start, PROCESS.end)
+    term = c.probability_flow(PROCESS, model, variable=variable)
+    return term, c.interval(PROCESS, variable=variable)
 
 
-def adaptive(process: Any, solver: Any, variable: str) -> Any:
+def adaptive(solver: Any, variable: str) -> Any:
     """(x, labels, tolerance) -> samples; one program for all tolerances."""
     model = digits.load()
 
@@ -78,7 +116,7 @@ def adaptive(process: Any, solver: Any, variable: str) -> Any:
     def run(x: Any, labels: Any, tolerance: Any) -> Any:
         def one(pair: tuple) -> Any:
             x, label = pair
-            term, (t0, t1) = term_of(process, Counted(model, label[None]), variable)
+            term, (t0, t1) = term_of(Counted(model, label[None]), variable)
             out = diffrax.diffeqsolve(
                 term,
                 solver,
@@ -107,25 +145,25 @@ def rms(a: Any, b: Any) -> float:
     return float(np.sqrt((gap**2).mean()))
 
 
-def measure_adaptive(process: Any, name: str, x: Any, labels: Any, want: Any) -> list:
+def measure_adaptive(name: str, s: SimpleNamespace, problem: Problem) -> list:
     """[evaluations per sample, error] for every tolerance."""
-    run, rows = adaptive(process, *ADAPTIVE[name]), []
-    for tolerance in TOLERANCES:
+    run, rows, labels = adaptive(*ADAPTIVE[name]), [], jnp.asarray(problem.labels)
+    for tolerance in s.tolerances:
         CALLS.clear()
-        y = run(x, labels, jnp.float32(tolerance)).block_until_ready()
+        y = run(problem.x, labels, jnp.float32(tolerance)).block_until_ready()
         jax.effects_barrier()
-        rows.append([len(CALLS) / SAMPLES, rms(y, want)])
+        rows.append([len(CALLS) / s.samples, rms(y, problem.want)])
     return rows
 
 
-def measure_fixed(process: Any, name: str, x: Any, labels: Any, want: Any) -> list:
+def measure_fixed(name: str, s: SimpleNamespace, problem: Problem) -> list:
     """[evaluations, error] for every number of steps, equal in half log-SNR."""
-    model, run = digits.load(labels), jax.jit(fd.sample)
+    model, run = digits.load(problem.labels), jax.jit(fd.sample)
     rows = []
-    for n in STEPS:
-        plan = FIXED[name](process, fd.grids.log_snr(process, n))
-        y = run(fd.plan.pad(plan, max(STEPS)), model, x)
-        rows.append([plan.nfe, rms(y, want)])
+    for n in s.steps:
+        plan = FIXED[name](PROCESS, fd.grids.log_snr(PROCESS, n))
+        y = run(fd.plan.pad(plan, max(s.steps)), model, problem.x)
+        rows.append([plan.nfe, rms(y, problem.want)])
     return rows
 
 
@@ -138,64 +176,62 @@ def at_level(rows: list, level: float) -> float | None:
     return None
 
 
-def figure(result: dict, path: Path) -> None:
-    import matplotlib
+COLOURS = {
+    "unipc-3": "0.2",
+    "dpmpp_3m": "0.55",
+    "Tsit5": "tab:blue",
+    "RES-3": "tab:red",
+    "Krogstad": "tab:orange",
+    "Adams-3": "tab:green",
+    "Adams-4": "tab:purple",
+}
+STYLES = {"time": "^:", "half log-SNR": "s--", "asinh": "o-", "table": "D-."}
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(7, 5))
-    colours = plt.get_cmap("tab20")
-    for k, (name, rows) in enumerate(result["rows"].items()):
-        style = ":" if "table" in name else "--" if name.startswith("Tsit5") else "-"
-        n, e = np.array(rows).T
-        ax.loglog(n, e, style, marker=".", color=colours(k), label=name)
+def figure(result: dict, run: runner.Run) -> Any:
+    """Work against precision: a colour by method, a line by variable."""
+    del run
+    fig, ax = runner.pyplot().subplots(figsize=(9.5, 5.6), layout="constrained")
+    for name, rows in result["rows"].items():
+        method, variable = name.split(", ")
+        n, e = np.array(rows, float).T
+        ax.loglog(n, e, STYLES[variable], ms=4, color=COLOURS[method], label=name)
     for level in LEVELS:
         ax.axhline(level, color="0.9", zorder=0)
+    most = max(n for rows in result["rows"].values() for n, _ in rows)
     ax.set(xlabel="network evaluations per sample", ylabel="RMS error per pixel")
-    ax.set_xlim(4, 1000)
-    ax.legend(fontsize=7)
-    fig.tight_layout()
-    fig.savefig(path, dpi=130)
+    ax.set_xlim(4.5, 1.3 * most)
+    runner.whole_ticks(ax, (5, 10, 20, 50, 100, 200))
+    title = "method, variable of integration"
+    fig.legend(loc="outside right upper", title=title, title_fontsize=8)
+    return fig
 
 
 def main() -> None:
-    begun = time.time()
-    process = fd.processes.vp_linear()
-    labels = np.arange(SAMPLES, dtype=np.int32) % 10
-    x = fd.prior(process, jax.random.key(SEED), (SAMPLES, *digits.SHAPE))
-    model = digits.load(labels)
-    ts = fd.grids.log_snr(process, 1000)
-    want = np.asarray(fd.sample(fd.solvers.dpmpp_3m(process, ts), model, x))
-    other = fd.sample(fd.solvers.unipc(process, ts, order=3), model, x)
-    store = (
-        HERE / "out" / "rows.json"
-    )  # what is measured is kept: a killed run continues
-    store.parent.mkdir(exist_ok=True)
-    found = json.loads(store.read_text()) if store.exists() else {}
-    with Progress() as progress:
-        task = progress.add_task("solvers", total=len(FIXED) + len(ADAPTIVE))
-        for name in [*FIXED, *ADAPTIVE]:
-            if name not in found:
-                measure = measure_fixed if name in FIXED else measure_adaptive
-                found[name] = measure(process, name, x, jnp.asarray(labels), want)
-                store.write_text(json.dumps(found))
-            progress.advance(task)
-    names = [*FIXED, *ADAPTIVE]
-    at = {n: {f"{v:g}": at_level(found[n], v) for v in LEVELS} for n in names}
-    result = {
-        "samples": SAMPLES,
-        "seed": SEED,
-        "tolerances": TOLERANCES,
-        "reference_rms_unipc_against_dpmpp_3m_1000": rms(want, other),
-        "rows": {n: found[n] for n in names},
-        "evaluations_at_error": at,
-        "seconds": round(time.time() - begun, 1),
-    }
-    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    figure(result, HERE / "figure.png")
-    for n in names:
-        print(f"{n:24}", *(f"{v or float('nan'):8.1f}" for v in at[n].values()))
+    """Measure what is missing, then write result.json and figure.png."""
+    run = runner.start(__doc__, __file__, SETTINGS, QUICK, figure)
+    s, began, found = run.settings, time.time(), {}
+    with run.held():
+        problem = Problem(s, run)
+        for name in run.track(s.solvers):
+            measure = measure_fixed if name in FIXED else measure_adaptive
+            found[name] = run.store.once(name, lambda: measure(name, s, problem))  # noqa: B023
+        at = {n: {f"{v:g}": at_level(r, v) for v in LEVELS} for n, r in found.items()}
+        run.write(
+            {
+                "samples": s.samples,
+                "seed": s.seed,
+                "tolerances": s.tolerances,
+                "reference_rms_unipc_against_dpmpp_3m_1000": rms(
+                    problem.want, problem.other
+                ),
+                "rows": found,
+                "evaluations_at_error": at,
+                "seconds": run.clock(began),
+            }
+        )
+    for name, levels in at.items():
+        print(f"{name:24}", *(f"{v or float('nan'):8.1f}" for v in levels.values()))
 
 
 if __name__ == "__main__":

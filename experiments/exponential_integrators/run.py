@@ -1,8 +1,9 @@
+#!/usr/bin/env python
 """Evaluations at equal error on two stiff equations: exponential solvers in diffrax.
 
-    python experiments/exponential_integrators/run.py
+    python experiments/exponential_integrators/run.py [--quick]
 
-Runs that result.json holds are not repeated; remove it to start afresh.
+Writes result.json and figure.png beside this file; a killed run continues.
 
 Evaluations of the right-hand side (for ours, of its nonlinear part) are counted by a
 host callback inside it: in every run of Kvaerno5, whose Newton iterations count and
@@ -10,19 +11,25 @@ whose Jacobians do not; for the others in three short runs, which give the exact
 per attempted step and per run.
 """
 
-import json
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import track
 
-import fastdiff_jax as fd
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-TOLERANCES = [10.0**-k for k in np.arange(1.0, 10.1, 0.75)]
-LEVELS = [10.0**-k for k in range(2, 10)]
+import runner  # noqa: E402
+
+import fastdiff_jax as fd  # noqa: E402
+
 # (pcoeff, icoeff): diffrax's default, and the setting that its documentation
 # recommends for stiffness; the better of the two counts, for every solver.
 CONTROLLERS = {"I": (0.0, 1.0), "PI": (0.3, 0.4)}
@@ -37,14 +44,37 @@ OTHERS = {
     "Dopri8": diffrax.Dopri8(),
     "Kvaerno5": diffrax.Kvaerno5(),
 }
+SOLVERS = OTHERS | OURS
+SETTINGS: dict[str, Any] = {
+    "tolerances": tuple(10.0**-k for k in np.arange(1.0, 10.1, 0.75)),
+    "levels": tuple(10.0**-k for k in range(2, 10)),  # of error
+    "reference": (1e-12, 1e-11),  # tolerances of Dopri8, and of Krogstad's to check it
+    "controllers": tuple(CONTROLLERS),
+    "solvers": tuple(SOLVERS),
+}
+QUICK = {
+    "tolerances": (1e-2, 1e-4, 1e-6),
+    "levels": (1e-3, 1e-4, 1e-5),
+    "reference": (1e-9, 1e-8),
+    "controllers": ("PI",),
+    "solvers": ("Tsit5", "etdrk4", "exp_adams 4"),
+}
 POINTS = 128
-HERE = Path(__file__).parent
 
 
 class Problem:
     """A periodic equation in Fourier space, state (2, modes): real, imaginary."""
 
-    def __init__(self, name, wave, linear, factor, power, start, end):
+    def __init__(
+        self,
+        name: str,
+        wave: np.ndarray,
+        linear: np.ndarray,
+        factor: Any,
+        power: int,
+        start: np.ndarray,
+        end: float,
+    ):
         self.name, self.linear, self.end, self.power = name, linear, end, power
         keep = np.arange(len(wave)) < POINTS / (3 if power == 2 else 4)
         self.factor = keep * factor * np.ones(len(wave), complex) / POINTS
@@ -52,10 +82,10 @@ class Problem:
         self.start = np.stack([coefficients.real, coefficients.imag])
         self.calls = 0
 
-    def count(self):
+    def count(self) -> None:
         self.calls += 1
 
-    def rest(self, t, y, args):
+    def rest(self, t: Any, y: Any, args: Any) -> jax.Array:
         del t
         silent = lambda: None  # noqa: E731
         jax.lax.cond(args, lambda: jax.debug.callback(self.count), silent)
@@ -63,11 +93,12 @@ class Problem:
         out = self.factor * jnp.fft.rfft(u**self.power)
         return jnp.stack([out.real, out.imag])
 
-    def solver(self, method):
+    def solver(self, method: Any) -> Callable[..., tuple]:
+        """(tolerance, ...) -> end, whether it was reached, steps, counted calls."""
         term = fd.continuous.SemilinearTerm(self.linear, self.rest)
 
         @jax.jit
-        def solve(tol, p, i, end, counted):
+        def solve(tol: Any, p: Any, i: Any, end: Any, counted: Any) -> tuple:
             sol = diffrax.diffeqsolve(
                 term,
                 method,
@@ -84,7 +115,12 @@ class Problem:
             done = sol.result == diffrax.RESULTS.successful
             return sol.ys[-1], done, sol.stats["num_steps"]
 
-        def run(tol, gains=CONTROLLERS["I"], part=1.0, counted=False):
+        def run(
+            tol: float,
+            gains: tuple = CONTROLLERS["I"],
+            part: float = 1.0,
+            counted: bool = False,
+        ) -> tuple:
             jax.effects_barrier()
             self.calls = 0
             end, done, steps = solve(tol, *gains, part * self.end, counted)
@@ -95,7 +131,7 @@ class Problem:
         return run
 
 
-def cost(run):
+def cost(run: Callable[..., tuple]) -> tuple | None:
     """Evaluations per attempted step and per run, from short counted runs."""
     tries = [run(tol, part=0.02, counted=True)[2:] for tol in (1e-3, 1e-6, 1e-9)]
     (few, first), *_, (many, last) = tries
@@ -106,7 +142,8 @@ def cost(run):
     return each, rest
 
 
-def problems():
+def problems() -> Iterator[Problem]:
+    """The two equations."""
     k = np.arange(POINTS // 2 + 1)
     x = 2 * np.pi * np.arange(POINTS) / POINTS
     wave = k / 16.0
@@ -130,39 +167,56 @@ def problems():
     )
 
 
-def measure(problem, result):
-    """Rows (solver, controller, tolerance, evaluations, steps, relative error).
-
-    What `result` already holds is not run again.
-    """
-    rows = result.setdefault("runs", [])
-    costs = result.setdefault("evaluations per step and per run", {})
-    ready = {(r[0], r[1]) for r in rows}
-    cases = [(n, c) for n in (*OTHERS, *OURS) for c in CONTROLLERS]
-    cases = [case for case in cases if case not in ready]
-    if not cases:
-        return
-    solvers = {n: problem.solver(m) for n, m in (OTHERS | OURS).items()}
-    truth, done, *_ = solvers["Dopri8"](1e-12, CONTROLLERS["PI"])
+def reference(problem: Problem, tolerances: tuple) -> dict[str, Any]:
+    """The end by Dopri8, and by Krogstad's method as a check."""
+    tight, check = tolerances
+    truth, done, *_ = problem.solver(OTHERS["Dopri8"])(tight, CONTROLLERS["PI"])
     assert done
-    size = float(jnp.linalg.norm(truth))
-    check = solvers["krogstad"](1e-11)[0]
-    result["agreement of two references"] = float(jnp.linalg.norm(check - truth)) / size
-    for name, label in track(cases, description=problem.name):
-        run = solvers[name]
-        if name not in costs:
-            costs[name] = None if name == "Kvaerno5" else cost(run)
-        for tol in TOLERANCES:
-            counted = costs[name] is None
-            end, done, steps, calls = run(tol, CONTROLLERS[label], counted=counted)
-            if not counted:
-                calls = int(costs[name][0] * steps + costs[name][1])
-            error = float(jnp.linalg.norm(end - truth)) / size
+    return {"truth": truth, "check": problem.solver(OURS["krogstad"])(check)[0]}
+
+
+def runs_of(
+    problem: Problem, name: str, s: SimpleNamespace, truth: np.ndarray
+) -> dict[str, Any]:
+    """A solver's evaluations per step, and a row for every run that got there.
+
+    Rows are (solver, controller, tolerance, evaluations, steps, relative error).
+    """
+    run, rows = problem.solver(SOLVERS[name]), []
+    each = None if name == "Kvaerno5" else cost(run)
+    for label in s.controllers:
+        for tol in s.tolerances:
+            gains = CONTROLLERS[label]
+            end, done, steps, calls = run(tol, gains, counted=each is None)
+            if each is not None:
+                calls = int(each[0] * steps + each[1])
+            with np.errstate(over="ignore"):  # what diverged is not kept
+                error = float(np.linalg.norm(end - truth) / np.linalg.norm(truth))
             if done and np.isfinite(error):
                 rows.append((name, label, tol, calls, steps, error))
+    return {"cost": each, "runs": rows}
 
 
-def curve(rows, name):
+def measure(problem: Problem, run: runner.Run) -> dict[str, Any]:
+    """Everything about one equation."""
+    s, slug = run.settings, problem.name.replace(" ", "_")
+    known = run.arrays(f"reference_{slug}", lambda: reference(problem, s.reference))
+    truth, gap = known["truth"], known["check"] - known["truth"]
+    found = {}
+    for name in run.track(s.solvers, f"{problem.name}: {{}}".format):
+        made = lambda name=name: runs_of(problem, name, s, truth)  # noqa: E731
+        found[name] = run.store.once(f"{problem.name}|{name}", made)
+    rows = [row for one in found.values() for row in one["runs"]]
+    return {
+        "stiffness": float(-problem.linear.min() * problem.end),
+        "agreement of two references": np.linalg.norm(gap) / np.linalg.norm(truth),
+        "evaluations per step and per run": {k: v["cost"] for k, v in found.items()},
+        "runs": rows,
+        "levels": compare(rows, s.levels),
+    }
+
+
+def curve(rows: list, name: str) -> np.ndarray:
     """Points (error, evaluations) that no other run of the solver beats in both."""
     points = sorted((r[3], r[5]) for r in rows if r[0] == name and r[5] < 1)
     kept, best = [], np.inf
@@ -170,78 +224,66 @@ def curve(rows, name):
         if error < best:
             kept.append((error, calls))
             best = error
-    return np.array(kept[::-1])
+    return np.array(kept[::-1]).reshape(-1, 2)
 
 
-def calls_at(rows, name, level):
+def calls_at(rows: list, name: str, level: float) -> float | None:
     """Evaluations for an error, log-log between runs; None if no run is as rough."""
     errors, calls = curve(rows, name).T
-    roughest = max(r[5] for r in rows if r[0] == name)
-    if not errors[0] <= level <= roughest:
+    roughest = max((r[5] for r in rows if r[0] == name), default=0.0)
+    if not len(errors) or not errors[0] <= level <= roughest:
         return None
     return float(np.exp(np.interp(np.log(level), np.log(errors), np.log(calls))))
 
 
-def compare(rows):
-    table = {}
-    for level in LEVELS:
-        counts = {name: calls_at(rows, name, level) for name in (*OURS, *OTHERS)}
-        table[f"{level:.0e}"] = {
-            "calls": counts,
-            "ratios": {
-                ours: {
-                    other: None
-                    if counts[other] is None or counts[ours] is None
-                    else counts[other] / counts[ours]
-                    for other in OTHERS
-                }
-                for ours in OURS
-            },
-        }
+def compare(rows: list, levels: tuple) -> dict[str, Any]:
+    """Evaluations at every level of error, and other solvers' over ours."""
+    names, table = list(dict.fromkeys(r[0] for r in rows)), {}
+    for level in levels:
+        counts = {name: calls_at(rows, name, level) for name in names}
+        ratios: dict[str, dict[str, float | None]] = {}
+        for ours in (n for n in names if n in OURS):
+            for other in (n for n in names if n in OTHERS):
+                a, b = counts[other], counts[ours]
+                both = a is not None and b is not None
+                ratios.setdefault(ours, {})[other] = a / b if both else None
+        table[f"{level:.0e}"] = {"calls": counts, "ratios": ratios}
     return table
 
 
-def figure(results):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, 2, figsize=(11, 4.5))
-    for axis, (name, result) in zip(axes, results.items(), strict=True):
+def figure(result: dict, run: runner.Run) -> Any:
+    """Evaluations against error, a panel per equation."""
+    del run
+    fig, axes = runner.pyplot().subplots(
+        1, len(result), figsize=(11, 4.5), layout="constrained"
+    )
+    colours = {name: f"C{k}" for k, name in enumerate((*OURS, *OTHERS))}
+    for axis, (name, found) in zip(axes, result.items(), strict=True):
         for solver in (*OURS, *OTHERS):
-            errors, calls = curve(result["runs"], solver).T
+            errors, calls = curve(found["runs"], solver).T
             style = "o-" if solver in OURS else "s--"
-            axis.loglog(calls, errors, style, ms=4, lw=1.2, label=solver)
-        axis.set_title(name)
+            if len(calls):
+                axis.loglog(calls, errors, style, color=colours[solver], ms=4, lw=1.2,
+                            label=solver)  # fmt: skip
+        axis.set_title(f"{name} equation")
         axis.set_xlabel("evaluations of the right-hand side")
+        axis.set_ylabel("relative L2 error at the end")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("relative error at the end")
-    axes[1].legend(fontsize=8)
-    fig.tight_layout()
-    fig.savefig(HERE / "figure.png", dpi=130)
+    axes[-1].legend()
+    return fig
 
 
-def report(results):
+def main() -> None:
+    """Measure what is missing, then write result.json and figure.png."""
+    jax.config.update("jax_enable_x64", True)
+    run = runner.start(__doc__, __file__, SETTINGS, QUICK, figure)
+    with run.held():
+        results = {problem.name: measure(problem, run) for problem in problems()}
+        run.write(results)
     for name, result in results.items():
-        result["levels"] = compare(result["runs"])
         print(name, f"references agree to {result['agreement of two references']:.1e}")
         for level, entry in result["levels"].items():
             print(level, {k: v and round(v) for k, v in entry["calls"].items()})
-    (HERE / "result.json").write_text(json.dumps(results, indent=1))
-    figure(results)
-
-
-def main():
-    jax.config.update("jax_enable_x64", True)
-    path = HERE / "result.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    for problem in problems():
-        result = results.setdefault(problem.name, {})
-        result["stiffness"] = float(-problem.linear.min() * problem.end)
-        measure(problem, result)
-        path.write_text(json.dumps(results, indent=1))
-    report(results)
 
 
 if __name__ == "__main__":

@@ -1,44 +1,51 @@
+#!/usr/bin/env python
 """Bits per dimension of the held-out digits under the embedded model.
 
 Bounds from above on -log2 P(x) / 64 of the 17-level images, and the same bounds for
-Gaussians fitted to the training digits. A killed run continues.
+Gaussians fitted to the training digits.
 
-    python experiments/likelihood/run.py
+    python experiments/likelihood/run.py [--quick]
+
+Writes result.json and figure.png beside this file; a killed run continues.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import Progress
 from scipy.special import logsumexp
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import runner  # noqa: E402
 
 import fastdiff_jax as fd  # noqa: E402
 from fastdiff_jax.continuous import bits_per_dim, log_likelihood  # noqa: E402
 from fastdiff_jax.models import digits  # noqa: E402
-from fastdiff_jax.models.data import digits_data  # noqa: E402
+from fastdiff_jax.models.data import DigitsData, digits_data  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
+SETTINGS: dict[str, Any] = {
+    "images": 500,
+    "chunk": 50,  # images of one record
+    "probes": 2,
+    "tolerance": 1e-3,
+    "checked": 6,  # images with the exact divergence and a tight tolerance
+    "tight": 1e-5,
+}
+QUICK = {"images": 8, "chunk": 8, "tolerance": 1e-1, "checked": 2, "tight": 1e-2}
 LEVELS = np.arange(17) / 8 - 1
 GAP = 1 / 8  # between two levels
 SIZE = 64
 BLUR = GAP / 4  # std of the Gaussian dequantisation
-CHUNK = 50
-PROBES = 2
-TOLERANCE = {"rtol": 1e-3, "atol": 1e-3}
-CHECKED = 6  # images with the exact divergence and a tight tolerance
 PROCESS = fd.processes.vp_linear()
 RUNS = {  # name -> (dequantisation, label given)
     "gaussian, label": ("gaussian", True),
@@ -120,30 +127,34 @@ def bits(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def measure(name: str, data: Any, store: Any, tick: Any) -> dict[str, Any]:
+def measure(name: str, data: DigitsData, run: runner.Run) -> dict[str, Any]:
     """One row of the table."""
-    how, label = RUNS[name]
-    y = noised(data.test_x, how, seed=1)
-    join = correction(data.test_x, y, how)
-    labels = data.test_y if label else np.full(len(y), digits.NULL_LABEL, np.int32)
-    keys = jax.random.split(jax.random.key(2), len(y))
-    run = partial(model_log_prob, how=how)
-    found = store.setdefault(name, [])
-    for at in range(len(found) * CHUNK, len(y), CHUNK):
-        part = slice(at, at + CHUNK)
-        out = run(
+    s, (how, label) = run.settings, RUNS[name]
+    x, given = data.test_x[: s.images], data.test_y[: s.images]
+    y = noised(data.test_x, how, seed=1)[: s.images]
+    join = correction(x, y, how)
+    labels = given if label else np.full(len(y), digits.NULL_LABEL, np.int32)
+    keys = jax.random.split(jax.random.key(2), len(data.test_x))[: s.images]
+
+    def chunk(at: int) -> list:
+        part = slice(at, at + s.chunk)
+        out = model_log_prob(
             y[part],
             labels[part],
+            how=how,
             key=keys[part],
             divergence="hutchinson",
-            probes=PROBES,
-            **TOLERANCE,
+            probes=s.probes,
+            rtol=s.tolerance,
+            atol=s.tolerance,
         )
         rows = (out.log_prob, out.standard_error, out.evaluations)
-        found.append([np.asarray(v, np.float64).tolist() for v in rows])
-        tick()
+        return [np.asarray(v, np.float64).tolist() for v in rows]
+
+    starts = run.track(range(0, len(y), s.chunk), f"{name}, from image {{}}".format)
+    found = [run.store.once(f"{name}|{at}", lambda at=at: chunk(at)) for at in starts]
     log_p, error, calls = (np.concatenate(v) for v in zip(*found, strict=True))
-    base = gaussians(data, how, label)(y, data.test_y)
+    base = gaussians(data, how, label)(y, given)
     return {
         "model": bits(log_p + join),
         "gaussian_fit": bits(base + join),
@@ -154,18 +165,20 @@ def measure(name: str, data: Any, store: Any, tick: Any) -> dict[str, Any]:
     }
 
 
-def check(data: Any) -> dict[str, float]:
+def check(data: DigitsData, s: SimpleNamespace) -> dict[str, Any]:
     """Exact divergence at tight tolerance against the settings of the table."""
-    y = noised(data.test_x, "gaussian", seed=1)[:CHECKED]
-    run = partial(model_log_prob, y, data.test_y[:CHECKED], "gaussian")
-    tight = run(None, rtol=1e-5, atol=1e-5)
-    loose = run(None, **TOLERANCE)
-    many = run(jax.random.key(3), divergence="hutchinson", probes=64, **TOLERANCE)
+    y = noised(data.test_x, "gaussian", seed=1)[: s.checked]
+    run = partial(model_log_prob, y, data.test_y[: s.checked], "gaussian")
+    usual = {"rtol": s.tolerance, "atol": s.tolerance}
+    tight = run(None, rtol=s.tight, atol=s.tight)
+    loose = run(None, **usual)
+    many = run(jax.random.key(3), divergence="hutchinson", probes=64, **usual)
     gap = np.asarray(loose.log_prob - tight.log_prob) / SIZE / math.log(2)
     z = np.asarray((many.log_prob - loose.log_prob) / many.standard_error)
+    names = (f"{v:.0e}".replace("e-0", "e-") for v in (s.tolerance, s.tight))
     return {
-        "images": CHECKED,
-        "tolerance_1e-3_against_1e-5_mean_bits": round(float(gap.mean()), 5),
+        "images": s.checked,
+        f"tolerance_{'_against_'.join(names)}_mean_bits": round(float(gap.mean()), 5),
         "largest": round(float(np.abs(gap).max()), 5),
         "hutchinson_64_probes_minus_exact_in_standard_errors": [
             round(float(v), 2) for v in z
@@ -174,63 +187,52 @@ def check(data: Any) -> dict[str, float]:
     }
 
 
-def figure(result: dict, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    fig, ax = plt.subplots(figsize=(6.4, 3))
+def figure(result: dict, run: runner.Run) -> Any:
+    """Bars of the bounds, with two standard errors."""
+    del run
+    fig, ax = runner.pyplot().subplots(figsize=(7, 3.4), layout="constrained")
     rows = list(result["table"].items())
-    for shift, who, colour in ((-0.2, "model", "C0"), (0.2, "gaussian_fit", "0.6")):
+    bars = {"model": ("digits network", "C0"), "gaussian_fit": ("Gaussian fit", "0.7")}
+    for shift, (who, (label, colour)) in zip((-0.2, 0.2), bars.items(), strict=True):
         place = np.arange(len(rows)) + shift
         value = [r[who]["bits_per_dim"] for _, r in rows]
         spread = [2 * r[who]["standard_error"] for _, r in rows]
-        ax.barh(place, value, 0.38, xerr=spread, color=colour, label=who)
+        ax.barh(place, value, 0.38, xerr=spread, color=colour, label=label)
         for p, v in zip(place, value, strict=True):
             ax.text(0.05, p, f"{v:.2f}", va="center")
-    ax.axvline(math.log2(17), color="k", ls=":", label="17 equal levels")
-    ax.set(xlabel="bits per dimension (upper bound), 500 held-out digits")
-    ax.set_yticks(range(len(rows)), [n for n, _ in rows])
+    ax.axvline(math.log2(17), color="k", ls=":", label="17 equally likely levels")
+    count = result["images"]
+    ax.set(xlabel=f"bits per dimension (upper bound), {count} held-out digits")
+    ax.set_yticks(
+        range(len(rows)), [n.replace("gaussian", "Gaussian") for n, _ in rows]
+    )
+    ax.set_ylabel("dequantisation, label")
     ax.invert_yaxis()
-    ax.legend(fontsize=8)
-    fig.tight_layout()
-    fig.savefig(path, dpi=130)
+    fig.legend(loc="outside upper center", ncols=3, frameon=False)
+    return fig
 
 
 def main() -> None:
-    begun, data = time.time(), digits_data()
-    path = HERE / "out" / "rows.json"
-    path.parent.mkdir(exist_ok=True)
-    store = json.loads(path.read_text()) if path.exists() else {}
-    chunks = -(-len(data.test_x) // CHUNK)
-    with Progress() as progress:
-        task = progress.add_task("digits", total=len(RUNS) * chunks)
-        progress.advance(task, sum(len(v) for k, v in store.items() if k in RUNS))
-
-        def tick() -> None:
-            path.write_text(json.dumps(store))
-            progress.advance(task)
-
-        table = {name: measure(name, data, store, tick) for name in RUNS}
-    if "check" not in store:
-        store["check"] = check(data)
-        path.write_text(json.dumps(store))
-    store["seconds"] = store.get("seconds", 0.0) + time.time() - begun
-    path.write_text(json.dumps(store))
-    result = {
-        "images": len(data.test_x),
-        "blur": BLUR,
-        "probes": PROBES,
-        **TOLERANCE,
-        "table": table,
-        "label_bits_per_dim": round(math.log2(10) / SIZE, 4),
-        "check": store["check"],
-        "seconds": round(store["seconds"], 1),
-    }
-    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    figure(result, HERE / "figure.png")
-    print(json.dumps(result, indent=1))
+    """Measure what is missing, then write result.json and figure.png."""
+    run = runner.start(__doc__, __file__, SETTINGS, QUICK, figure)
+    s, began, data = run.settings, time.time(), digits_data()
+    with run.held():
+        table = {name: measure(name, data, run) for name in RUNS}
+        run.write(
+            {
+                "images": s.images,
+                "blur": BLUR,
+                "probes": s.probes,
+                "rtol": s.tolerance,
+                "atol": s.tolerance,
+                "table": table,
+                "label_bits_per_dim": round(math.log2(10) / SIZE, 4),
+                "check": run.store.once("check", lambda: check(data, s)),
+                "seconds": run.clock(began),
+            }
+        )
+    for name, row in table.items():
+        print(name, row)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Does a video lose accuracy when its frames run at times of their own?
 
-    python experiments/per_element_time/run.py
+    python experiments/per_element_time/run.py [--quick]
 
 Eight correlated Gaussian frames, whose exact joint denoiser at any set of noise levels
 is known: the law of the samples is computed, not estimated. Writes result.json and
@@ -10,23 +10,28 @@ figure.png beside this file, in about a minute.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import runner  # noqa: E402
 
 import fastdiff_jax as fd  # noqa: E402
 
 # ---------------------------------------------------------------------------- settings
+SETTINGS: dict[str, Any] = {
+    "steps": (10, 20, 40, 80, 160),
+    "shares": (0.0, 0.1, 0.25, 0.5, 1.0),  # lag over steps; 1: autoregressive
+}
+QUICK = {"steps": (10, 20, 40), "shares": (0.0, 0.5)}
 FRAMES = 8
 CORRELATION = 0.9  # of neighbouring frames, AR(1)
 MEAN = np.linspace(-1, 1, FRAMES)
-STEPS = (10, 20, 40, 80, 160)
-SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)  # lag as a share of the steps; 1: autoregressive
 LOW, HIGH = -3.0, 3.0  # half log-SNR
 
 FAR = np.abs(np.subtract.outer(np.arange(FRAMES), np.arange(FRAMES)))
@@ -61,50 +66,55 @@ def error(plan: fd.Plan) -> tuple[float, float]:
     )
 
 
-def measure() -> list[dict]:
-    """One line per way of building, lag and number of steps."""
+def measure(share: float, steps: int) -> list[dict]:
+    """One line per way of building."""
     lines = []
-    for share in SHARES:
-        for steps in STEPS:
-            lam = np.linspace(LOW, HIGH, steps + 1)
-            base = PROCESS.half_log_snr_inverse(lam)
-            lag = round(share * steps)
-            ts = fd.grids.block_lagged(PROCESS, base, blocks=FRAMES, lag=lag)
-            options = {"lower_order_final": False}
-            solver = fd.solvers.dpmpp_2m
-            for build, plan in (
-                ("joined", fd.plan.per_element(solver, PROCESS, ts, **options)),
-                ("direct", solver(PROCESS, ts, **options)),
-            ):
-                mean, covariance = error(plan)
-                lines.append(
-                    {
-                        "build": build,
-                        "share": share,
-                        "steps": steps,
-                        "nfe": plan.nfe,
-                        "mean_error": mean,
-                        "covariance_error": covariance,
-                    }
-                )
+    lam = np.linspace(LOW, HIGH, steps + 1)
+    base = PROCESS.half_log_snr_inverse(lam)
+    lag = round(share * steps)
+    ts = fd.grids.block_lagged(PROCESS, base, blocks=FRAMES, lag=lag)
+    options = {"lower_order_final": False}
+    solver = fd.solvers.dpmpp_2m
+    for build, plan in (
+        ("joined", fd.plan.per_element(solver, PROCESS, ts, **options)),
+        ("direct", solver(PROCESS, ts, **options)),
+    ):
+        mean, covariance = error(plan)
+        lines.append(
+            {
+                "build": build,
+                "share": share,
+                "steps": steps,
+                "nfe": plan.nfe,
+                "mean_error": mean,
+                "covariance_error": covariance,
+            }
+        )
     return lines
 
 
-def high_order() -> dict[str, list[float]]:
-    """Errors at 40, 80, 160 steps of orders 3 and 4, from shrunk first steps on."""
-    out = {}
-    for order in (3, 4):
-        for share in SHARES:
-            found = []
-            for steps in STEPS[-3:]:
-                lam = LOW + (HIGH - LOW) * np.linspace(0, 1, steps + 1) ** 2
-                base = PROCESS.half_log_snr_inverse(lam)
-                lag = round(share * steps)
-                ts = fd.grids.block_lagged(PROCESS, base, blocks=FRAMES, lag=lag)
-                solver = fd.solvers.exp_adams
-                plan = fd.plan.per_element(solver, PROCESS, ts, order=order)
-                found.append(error(plan)[1])
-            out[f"order {order}, lag {share:g} S"] = found
+def high_order(order: int, share: float, steps: int) -> float:
+    """The error of order 3 or 4, from shrunk first steps on."""
+    lam = LOW + (HIGH - LOW) * np.linspace(0, 1, steps + 1) ** 2
+    base = PROCESS.half_log_snr_inverse(lam)
+    lag = round(share * steps)
+    ts = fd.grids.block_lagged(PROCESS, base, blocks=FRAMES, lag=lag)
+    solver = fd.solvers.exp_adams
+    return error(fd.plan.per_element(solver, PROCESS, ts, order=order))[1]
+
+
+def high_orders(run: runner.Run) -> dict[str, list[float]]:
+    """Errors at the last three numbers of steps, orders 3 and 4."""
+    s, out = run.settings, {}
+    cases = [(order, share) for order in (3, 4) for share in s.shares]
+    for order, share in run.track(cases, "exp_adams, order and lag: {}".format):
+        out[f"order {order}, lag {share:g} S"] = [
+            run.store.once(
+                f"order {order}, lag {share:g}, {n} steps",
+                lambda order=order, share=share, n=n: high_order(order, share, n),
+            )
+            for n in s.steps[-3:]
+        ]
     return out
 
 
@@ -113,27 +123,27 @@ def curve(lines: list[dict], build: str, share: float) -> list[dict]:
     return [v for v in lines if v["build"] == build and v["share"] == share]
 
 
-def slopes(lines: list[dict]) -> dict[str, dict[str, float]]:
+def slopes(lines: list[dict], s: SimpleNamespace) -> dict[str, dict[str, float]]:
     """Observed order between the last two numbers of steps."""
     out: dict[str, dict[str, float]] = {}
     for build in ("joined", "direct"):
-        for share in SHARES:
+        for share in s.shares:
             *_, a, b = (v["covariance_error"] for v in curve(lines, build, share))
             out.setdefault(build, {})[str(share)] = float(np.log2(a / b))
     return out
 
 
-def draw(lines: list[dict], path: Path) -> None:
+def figure(result: dict, run: runner.Run) -> Any:
     """Error against steps per frame, and against evaluations."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True)
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(SHARES)))
+    del run
+    plt, lines = runner.pyplot(), result["lines"]
+    steps, shares = (sorted({v[k] for v in lines}) for k in ("steps", "share"))
+    drawn, axes = plt.subplots(
+        1, 2, figsize=(10, 4.2), sharey=True, layout="constrained"
+    )
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(shares)))
     for ax, key in zip(axes, ("steps", "nfe"), strict=True):
-        for share, colour in zip(SHARES, colours, strict=True):
+        for share, colour in zip(shares, colours, strict=True):
             for build, style in (("joined", "o-"), ("direct", "x:")):
                 found = curve(lines, build, share)
                 label = f"lag {share:g} S" if build == "joined" else None
@@ -147,35 +157,43 @@ def draw(lines: list[dict], path: Path) -> None:
                 )
         ax.grid(alpha=0.3)
     axes[0].set(xlabel="steps per frame S", ylabel="relative error of the covariance")
+    runner.whole_ticks(axes[0], steps)
     axes[1].set(xlabel="evaluations of the video model")
-    axes[0].plot([], [], "k-", label="per_element")
-    axes[0].plot([], [], "k:", label="solver given the same times")
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    runner.whole_ticks(axes[1], (10, 20, 50, 100, 200, 500, 1000))
+    most = max(v["nfe"] for v in lines)
+    axes[1].set_xlim(8, 1.2 * most)
+    axes[0].plot([], [], "ko-", markersize=4, label="per_element")
+    axes[0].plot([], [], "kx:", markersize=4, label="solver given the same times")
+    axes[0].legend()
+    return drawn
 
 
 def main() -> None:
-    """Measure, save, print."""
-    lines = measure()
-    found = {
-        "settings": {
-            "frames": FRAMES,
-            "correlation": CORRELATION,
-            "steps": STEPS,
-            "shares": SHARES,
-            "half_log_snr": (LOW, HIGH),
-            "solver": "dpmpp_2m",
-        },
-        "slopes": slopes(lines),
-        "exp_adams_errors_at_40_80_160": high_order(),
-        "lines": lines,
-    }
-    (HERE / "result.json").write_text(json.dumps(found, indent=1) + "\n")
-    draw(lines, HERE / "figure.png")
+    """Measure what is missing, then write result.json and figure.png."""
+    run = runner.start(__doc__, __file__, SETTINGS, QUICK, figure)
+    s, lines = run.settings, []
+    cases = [(share, n) for share in s.shares for n in s.steps]
+    with run.held():
+        for share, n in run.track(cases, "lag and steps: {}".format):
+            made = lambda share=share, n=n: measure(share, n)  # noqa: E731
+            lines += run.store.once(f"lag {share:g}, {n} steps", made)
+        high = high_orders(run)
+        found = {
+            "settings": vars(s)
+            | {
+                "frames": FRAMES,
+                "correlation": CORRELATION,
+                "half_log_snr": (LOW, HIGH),
+                "solver": "dpmpp_2m",
+            },
+            "slopes": slopes(lines, s),
+            f"exp_adams_errors_at_{'_'.join(map(str, s.steps[-3:]))}": high,
+            "lines": lines,
+        }
+        run.write(found)
     for build, each in found["slopes"].items():
         print(build, {k: round(v, 2) for k, v in each.items()})
-    for name, errors in found["exp_adams_errors_at_40_80_160"].items():
+    for name, errors in high.items():
         slope = np.log2(np.divide(errors[:-1], errors[1:])).round(2).tolist()
         print(name, [float(f"{e:.2e}") for e in errors], slope)
 

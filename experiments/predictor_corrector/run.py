@@ -1,15 +1,13 @@
 #!/usr/bin/env python
 """Does a corrector pay at equal cost? Predictors and correctors on the embedded digits.
 
-`python experiments/predictor_corrector/run.py` writes result.json and figure.png beside
-this file; it keeps finished cases in out/, so that a killed run continues. `--seeds 1`
-is a quick look.
+    python experiments/predictor_corrector/run.py [--quick]
+
+Writes result.json and figure.png beside this file; a killed run continues.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -19,19 +17,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import Progress
-from sklearn.svm import SVC
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path[:0] = [str(HERE.parent), str(HERE)]  # runner.py and report.py
+
+import judge  # noqa: E402
+import runner  # noqa: E402
+from report import figure  # noqa: E402
 
 import fastdiff_jax as fd  # noqa: E402
 from fastdiff_jax.models import digits  # noqa: E402
 from fastdiff_jax.models.data import DigitsData, digits_data  # noqa: E402
 
-NFE = (20, 50)
-SAMPLES = 250  # per seed
-SNR = 0.16  # the paper's, for CIFAR-10
+SETTINGS: dict[str, Any] = {
+    "nfe": (20, 50),
+    "snr": 0.16,  # the paper's, for CIFAR-10
+    "seeds": 4,
+    "samples": 250,  # per seed
+    "filled": 60,  # evaluations and images of the inpainting
+}
+QUICK = {"nfe": (6, 10), "seeds": 2, "samples": 40, "filled": 12}
 PROCESSES = {"VE": fd.processes.ve(), "VP": fd.processes.vp_linear()}
 S, LANGEVIN = fd.solvers, fd.moves.langevin()
 Made = tuple[fd.Plan, Any]
@@ -42,27 +47,18 @@ def published(process: Any, steps: int) -> np.ndarray:
     return fd.grids.uniform(process, steps)
 
 
-def corrected(process: Any, nfe: int, snr: float, post: Any) -> Made:
+def corrected(process: Any, nfe: int, move: Any) -> Made:
     """One correction per level, so half as many levels."""
     ts = published(process, nfe // 2)
-    return S.predictor_corrector(process, ts, snr=snr), post
+    return S.predictor_corrector(process, ts, snr=SETTINGS["snr"]), move
 
 
 METHODS: dict[str, Callable[[Any, int], Made]] = {
     "reverse diffusion": lambda p, n: (S.reverse_diffusion(p, published(p, n)), None),
-    "PC, ALD": lambda p, n: corrected(p, n, SNR, None),
-    "PC, Langevin": lambda p, n: corrected(p, n, SNR, LANGEVIN),
+    "PC, ALD": lambda p, n: corrected(p, n, None),
+    "PC, Langevin": lambda p, n: corrected(p, n, LANGEVIN),
     "UniPC-3": lambda p, n: (S.unipc(p, fd.grids.log_snr(p, n), order=3), None),
 }
-
-
-def sliced_wasserstein(a: np.ndarray, b: np.ndarray, projections: int = 512) -> float:
-    """Root mean squared W2 over random directions, equal sizes."""
-    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    p = np.random.RandomState(0).standard_normal((a.shape[1], projections))
-    p /= np.linalg.norm(p, axis=0)
-    gap = np.sort(a @ p, axis=0) - np.sort(b @ p, axis=0)
-    return float(np.sqrt(np.mean(gap**2)))
 
 
 def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -82,34 +78,29 @@ def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
 class Judge:
     """Distances to held-out digits, and a classifier trained on the others."""
 
-    def __init__(self, data: DigitsData) -> None:
-        self.data = data
-        flat = (data.train_x.reshape(-1, 64) + 1.0) * 8.0
-        self.svc = SVC(gamma=0.001).fit(flat, data.train_y)
-        rng, held = np.random.RandomState(1), data.test_x[:SAMPLES]
-        picks = [rng.choice(len(flat), SAMPLES, replace=False) for _ in range(5)]
-        real = [sliced_wasserstein(data.train_x[k], held) for k in picks]
+    def __init__(self, data: DigitsData, samples: int) -> None:
+        self.data, self.agreement = data, judge.Classifier(data).agreement
+        self.held, self.labels = data.test_x[:samples], data.test_y[:samples]
+        rng, count = np.random.RandomState(1), len(data.train_x)
+        picks = [rng.choice(count, samples, replace=False) for _ in range(5)]
+        real = [judge.sliced_wasserstein(data.train_x[k], self.held) for k in picks]
         self.real = float(np.mean(real))
 
-    def agreement(self, x: np.ndarray, labels: np.ndarray) -> float:
-        return float(self.svc.score((x.reshape(-1, 64) + 1.0) * 8.0, labels))
-
     def __call__(self, x: np.ndarray) -> dict[str, float]:
-        held, labels = self.data.test_x[:SAMPLES], self.data.test_y[:SAMPLES]
         return {
-            "sliced_ratio": sliced_wasserstein(x, held) / self.real,
-            "energy": energy_distance(x, held),
-            "agreement": self.agreement(x, labels),
+            "sliced_ratio": judge.sliced_wasserstein(x, self.held) / self.real,
+            "energy": energy_distance(x, self.held),
+            "agreement": self.agreement(x, self.labels),
         }
 
 
 def draw(process: Any, made: Made, labels: np.ndarray, seed: int) -> np.ndarray:
     """One sample per label."""
-    plan, post = made
+    plan, move = made
     keys = jax.random.split(jax.random.key(seed))
     x = fd.prior(process, keys[0], (len(labels), *digits.SHAPE))
     key = keys[1] if plan.stochastic else None
-    return np.asarray(fd.sample(plan, digits.load(labels), x, key=key, move=post))
+    return np.asarray(fd.sample(plan, digits.load(labels), x, key=key, move=move))
 
 
 def summary(found: list[dict[str, float]]) -> dict[str, Any]:
@@ -122,27 +113,29 @@ def summary(found: list[dict[str, float]]) -> dict[str, Any]:
     return out
 
 
-def contest(judge: Judge, seeds: int) -> dict[str, Any]:
-    """Every method at every cost on both paths, seed by seed; what is whole."""
-    labels, store = judge.data.test_y[:SAMPLES], HERE / "out" / "cases.jsonl"
-    store.parent.mkdir(exist_ok=True)
-    lines = store.read_text().splitlines() if store.exists() else []
-    found = {tuple(json.loads(v)["case"]): json.loads(v)["found"] for v in lines}
-    cases = [(p, m, n) for n in NFE for p in PROCESSES for m in METHODS]
-    with Progress(transient=True) as bar:
-        for seed in range(seeds):
-            for case in bar.track(cases, description=f"seed {seed}"):
-                if (*case, seed) in found:
-                    continue
-                process, made = PROCESSES[case[0]], METHODS[case[1]]
-                made = made(process, case[2])
-                assert made[0].nfe == case[2]
-                at = found[(*case, seed)] = judge(draw(process, made, labels, seed))
-                with store.open("a") as file:
-                    file.write(json.dumps({"case": [*case, seed], "found": at}) + "\n")
+def contest(by: Judge, run: runner.Run) -> dict[str, Any]:
+    """Every method at every cost on both paths, seed by seed."""
+    s, found = run.settings, {}
+    cases = [
+        (path, method, n, seed)
+        for seed in range(s.seeds)
+        for n in s.nfe
+        for path in PROCESSES
+        for method in METHODS
+    ]
+
+    def measure(path: str, method: str, nfe: int, seed: int) -> dict[str, float]:
+        process = PROCESSES[path]
+        made = METHODS[method](process, nfe)
+        assert made[0].nfe == nfe
+        return by(draw(process, made, by.labels, seed))
+
+    for case in run.track(cases, lambda case: "{}, {}, {}, seed {}".format(*case)):
+        key = "|".join(map(str, case))
+        found[case] = run.store.once(key, lambda case=case: measure(*case))
     out: dict[str, Any] = {}
-    for path, method, nfe in cases:
-        each = [found[path, method, nfe, k] for k in range(seeds)]
+    for path, method, nfe, _ in cases[: len(cases) // s.seeds]:
+        each = [found[path, method, nfe, k] for k in range(s.seeds)]
         out.setdefault(path, {}).setdefault(method, {})[nfe] = summary(each)
     return out
 
@@ -153,7 +146,7 @@ def verdict(table: dict[str, Any]) -> dict[str, Any]:
     for path, rows in table.items():
         for name in ("PC, ALD", "PC, Langevin"):
             gains = []
-            for nfe in NFE:
+            for nfe in rows[name]:
                 (a, da), (b, db) = (
                     rows[m][nfe]["sliced_ratio"] for m in ("reverse diffusion", name)
                 )
@@ -165,39 +158,39 @@ def verdict(table: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def inpainting(judge: Judge) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The lower half unknown; unconditional model, 60 evaluations each."""
-    process, data = PROCESSES["VP"], judge.data
-    images, labels = data.test_x[:60], data.test_y[:60]
+def inpainting(by: Judge, count: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The lower half unknown; unconditional model, `count` evaluations and images."""
+    process, data = PROCESSES["VP"], by.data
+    images, labels = data.test_x[:count], data.test_y[:count]
     mask = np.zeros((8, 8, 1), np.float32)
     mask[:4] = 1
     move = fd.moves.inpaint(np.where(mask == 1, images, 0.0), mask)
     grid = lambda n: fd.grids.log_snr(process, n, to_zero=True)  # noqa: E731
     chained = fd.moves.chain(LANGEVIN, move)
+    pc = S.predictor_corrector
     cases = {
-        "DPM-Solver++ 2M": (S.dpmpp_2m(process, grid(60)), move),
-        "reverse diffusion": (S.reverse_diffusion(process, grid(60)), move),
-        "PC, ALD": (S.predictor_corrector(process, grid(30)), move),
-        "PC, Langevin": (S.predictor_corrector(process, grid(30)), chained),
+        "DPM-Solver++ 2M": (S.dpmpp_2m(process, grid(count)), move),
+        "reverse diffusion": (S.reverse_diffusion(process, grid(count)), move),
+        "PC, ALD": (pc(process, grid(count // 2)), move),
+        "PC, Langevin": (pc(process, grid(count // 2)), chained),
         "PC, ALD, 9 corrections": (
-            S.predictor_corrector(process, grid(6), corrections=9),
+            pc(process, grid(max(count // 10, 2)), corrections=9),
             move,
         ),
     }
     model, out = digits.load(), {}
     shown = {"held out": images, "known": np.where(mask == 1, images, -1.0)}
-    for name, (plan, post) in cases.items():
+    for name, (plan, after) in cases.items():
         x = fd.prior(process, jax.random.key(0), images.shape)
-        x = np.asarray(fd.sample(plan, model, x, key=jax.random.key(1), move=post))
+        x = np.asarray(fd.sample(plan, model, x, key=jax.random.key(1), move=after))
         assert np.array_equal(x[:, :4], images[:, :4])
         gap = np.sqrt(np.mean((x[:, 4:] - images[:, 4:]) ** 2))
         out[name] = {
-            "agreement": judge.agreement(x, labels),
+            "agreement": by.agreement(x, labels),
             "rmse_unknown": round(float(gap), 4),
         }
         shown[name] = x
-    top = shown["known"]
-    out["nothing filled in"] = {"agreement": judge.agreement(top, labels)}
+    out["nothing filled in"] = {"agreement": by.agreement(shown["known"], labels)}
     return out, shown
 
 
@@ -211,9 +204,9 @@ def log_class(params: Any, x: jax.Array, context: fd.Context) -> jax.Array:
     return jnp.take_along_axis(every, labels[:, None], axis=1)[:, 0]
 
 
-def by_classifier(judge: Judge) -> tuple[dict[str, Any], np.ndarray]:
+def by_classifier(by: Judge) -> tuple[dict[str, Any], np.ndarray]:
     """Class-conditional samples of the unconditional model."""
-    data, process = judge.data, PROCESSES["VP"]
+    data, process = by.data, PROCESSES["VP"]
     flat = data.train_x.reshape(-1, 64)
     means = np.stack([flat[data.train_y == k].mean(0) for k in range(10)])
     inside = flat - means[data.train_y]
@@ -228,7 +221,7 @@ def by_classifier(judge: Judge) -> tuple[dict[str, Any], np.ndarray]:
         model = fd.guidance.classifier(digits.load(), log_class, scale, params=params)
         made = np.asarray(fd.sample(plan, model, x))
         out[scale] = {
-            "agreement": judge.agreement(made, labels),
+            "agreement": by.agreement(made, labels),
             "outside": round(float(np.mean(np.abs(made) > 1.05)), 4),
         }
         if scale == 2.0:
@@ -236,28 +229,33 @@ def by_classifier(judge: Judge) -> tuple[dict[str, Any], np.ndarray]:
     return out, shown
 
 
-def main() -> None:
-    """Measure, write and draw."""
-    from report import draw_figure
+def pictures(by: Judge, run: runner.Run) -> dict[str, np.ndarray]:
+    """Completions and class-conditional samples; their figures go into the store."""
+    filled, shown = inpainting(by, run.settings.filled)
+    guided, classes = by_classifier(by)
+    run.store.put([{"key": "pictures", "value": [filled, guided]}])
+    return {"names": list(shown), "shown": list(shown.values()), "classes": classes}
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=4, help="repetitions")
-    seeds, begun = parser.parse_args().seeds, time.time()
-    judge = Judge(digits_data())
-    filled, shown = inpainting(judge)
-    guided, classes = by_classifier(judge)
-    table = contest(judge, seeds)
-    result = {
-        "settings": {"nfe": NFE, "snr": SNR, "seeds": seeds, "samples": SAMPLES},
-        "verdict": verdict(table),
-        "methods": table,
-        "inpainting": filled,
-        "classifier_guidance": guided,
-        "seconds": round(time.time() - begun),
-    }
-    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw_figure(HERE / "figure.png", table, shown, classes)
-    print(json.dumps(result, indent=1))
+
+def main() -> None:
+    """Measure what is missing, then write result.json and figure.png."""
+    run = runner.start(__doc__, __file__, SETTINGS, QUICK, figure)
+    s, began = run.settings, time.time()
+    with run.held():
+        by = Judge(digits_data(), s.samples)
+        run.arrays("pictures", lambda: pictures(by, run))
+        filled, guided = run.store.rows["pictures"]["value"]
+        table = contest(by, run)
+        result = {
+            "settings": vars(s),
+            "verdict": verdict(table),
+            "methods": table,
+            "inpainting": filled,
+            "classifier_guidance": guided,
+            "seconds": run.clock(began),
+        }
+        run.write(result)
+    print(runner.dumps(runner.plain(result["verdict"])))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import runner
 
 LINES = {  # family: (colour, line)
     "EM": ("0.35", "-"),
@@ -33,31 +33,20 @@ COLUMNS = (
 )
 
 
-def figure(
-    path: Path,
-    results: dict[str, dict],
-    restored: dict[str, np.ndarray],
-    problem: Any,
-) -> None:
-    """Write the picture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    top = plt.figure(figsize=(13, 10.5), layout="constrained")
-    upper, lower = top.subfigures(2, 1, height_ratios=(1, 1.7))
+def figure(result: dict, run: runner.Run) -> Any:
+    """The picture of a result and of the store's images."""
+    results, images = result["results"], run.arrays("images")
+    low = 0.3 + 0.66 * sum(name in images for name, _ in COLUMNS)  # inches
+    top = runner.pyplot().figure(figsize=(13, 3.9 + low), dpi=90, layout="constrained")
+    upper, lower = top.subfigures(2, 1, height_ratios=(3.9, low))
     axes = upper.subplots(1, 4)
     for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
         _panel(axis, key, results)
         axis.set_title(title, fontsize=10)
-        axis.set_xlabel("evaluations")
+        axis.set_xlabel("network evaluations")
     axes[0].legend(fontsize=7, handlelength=3.5)
-    _grid(lower.subplots(), restored, problem)
-    part = path.with_name(path.name + ".tmp.png")
-    top.savefig(part, dpi=90)
-    plt.close(top)
-    part.replace(path)
+    _grid(lower.subplots(), images)
+    return top
 
 
 def _panel(axis: Any, key: str, results: dict[str, dict]) -> None:
@@ -75,23 +64,20 @@ def _panel(axis: Any, key: str, results: dict[str, dict]) -> None:
         axis.set_yscale("log")
     axis.set_xscale("log")
     ticks = (3, 5, 10, 20, 50) if key == "to_ode" else (3, 5, 10, 20, 50, 100, 200)
-    axis.set_xticks(ticks, [str(n) for n in ticks])
-    axis.minorticks_off()
+    runner.whole_ticks(axis, ticks)
 
 
-def _grid(axis: Any, restored: dict[str, np.ndarray], problem: Any) -> None:
+def _grid(axis: Any, images: dict[str, np.ndarray]) -> None:
     """Two held-out images of each class, one method a row, in one mosaic."""
-    images = {k: v[0] for k, v in restored.items()}
-    images |= {"clean": problem.clean, "degraded": problem.degraded}
-    picks = [i for d in range(10) for i in np.flatnonzero(problem.labels == d)[:2]]
-    rows = []
-    for name, _ in COLUMNS:
+    rows, titles = [], []
+    for name, title in COLUMNS:
+        if name not in images:  # a quick run has fewer
+            continue
         tiles = np.pad(
-            images[name][picks, :, :, 0],
-            ((0, 0), (0, 2), (0, 1)),
-            constant_values=1.0,
+            images[name][..., 0], ((0, 0), (0, 2), (0, 1)), constant_values=1.0
         )
         rows.append(np.concatenate(list(tiles), axis=1))
-    axis.imshow(np.concatenate(rows), cmap="gray", vmin=-1, vmax=1, aspect="auto")
-    axis.set_yticks(10 * np.arange(len(rows)) + 4, [t for _, t in COLUMNS], fontsize=9)
+        titles.append(title)
+    axis.imshow(np.concatenate(rows)[:-2], cmap="gray", vmin=-1, vmax=1)
+    axis.set_yticks(10 * np.arange(len(rows)) + 4, titles, fontsize=9)
     axis.set_xticks([])

@@ -1,63 +1,68 @@
 #!/usr/bin/env python
 """Blurred, noisy digits restored by a mean-reverting process: MR sampler against EM.
 
-    python experiments/restoration/run.py
+    python experiments/restoration/run.py [--quick]
 
-Writes result.json, figure.png and the table of note.md beside this file. Finished
-restorations are kept under out/ and not repeated; remove that folder to start over.
+Writes result.json, figure.png and the table of note.md beside this file; a killed run
+continues.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]  # the checkout, and task.py
+sys.path[:0] = [str(HERE.parent), str(HERE)]  # runner.py; task.py and draw.py
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+import runner  # noqa: E402
 import task  # noqa: E402
+from draw import figure  # noqa: E402
 from task import PROCESS  # noqa: E402
 
 import fastdiff_jax as fd  # noqa: E402
 from fastdiff_jax.models.data import digits_data  # noqa: E402
 
 # ---------------------------------------------------------------------------- settings
-REPEATS = 4  # restorations of each held-out image
-SEED = 0
-NFE = (3, 5, 10, 20)
-LONG = (50,)  # second order too: what it tends to
-EM_NFE = (5, 10, 20, 50, 100, 200)
+SETTINGS: dict[str, Any] = {
+    "seed": 0,
+    "images": 500,  # held out
+    "repeats": 4,  # restorations of each
+    "nfe": (3, 5, 10, 20),
+    "long": (50,),  # second order too: what it tends to
+    "em_nfe": (5, 10, 20, 50, 100, 200),
+    "reference": 100,
+}
+QUICK = {"images": 40, "repeats": 2, "nfe": (3, 5), "long": (), "em_nfe": (5, 100)}
 PROJECTIONS = 512
 BEST = 1.02  # the rule of note.md
 POINTS = 0.5
 
 
-def methods() -> dict[str, Any]:
+def methods(s: SimpleNamespace) -> dict[str, Any]:
     """Name -> plan. 'MR ODE-2 10' is order 2 at 10 evaluations."""
     mr, made = fd.restore.mr_sampler, {}
-    for n in EM_NFE:
+    for n in s.em_nfe:
         ts = fd.restore.steps(PROCESS, n)
         made[f"EM {n}"] = fd.solvers.euler_maruyama(PROCESS, ts)
     for sde in (False, True):
         for order in (1, 2, 3):
-            for n in (*NFE, *(LONG if order == 2 else ())):
+            for n in (*s.nfe, *(s.long if order == 2 else ())):
                 ts = fd.restore.steps(PROCESS, n)
                 name = f"MR {'SDE' if sde else 'ODE'}-{order} {n}"
                 made[name] = mr(PROCESS, ts, order=order, sde=sde)
-        for n in NFE:  # steps equal in half log-SNR, then to sigma = 0
+        for n in s.nfe:  # steps equal in half log-SNR, then to sigma = 0
             ts = np.append(fd.grids.log_snr(PROCESS, n - 1), 0.0)
             name = f"MR {'SDE' if sde else 'ODE'}-2 log-SNR {n}"
             made[name] = mr(PROCESS, ts, sde=sde)
-    ts = np.append(fd.grids.log_snr(PROCESS, 99), 0.0)
-    made["ODE reference 100"] = fd.solvers.exp_adams(PROCESS, ts, order=3)
+    ts = np.append(fd.grids.log_snr(PROCESS, s.reference - 1), 0.0)
+    made[f"ODE reference {s.reference}"] = fd.solvers.exp_adams(PROCESS, ts, order=3)
     ts = np.array([PROCESS.start, 0.0])
     made["one evaluation 1"] = mr(PROCESS, ts, order=1)
     return made
@@ -66,37 +71,24 @@ def methods() -> dict[str, Any]:
 class Problem:
     """Held-out digits, their degraded versions, and the network."""
 
-    def __init__(self) -> None:
+    def __init__(self, s: SimpleNamespace) -> None:
         data = digits_data()
-        self.clean, self.labels = data.test_x, data.test_y
-        key = jax.random.key(SEED)
-        z = jax.random.normal(jax.random.fold_in(key, 1), self.clean.shape)
-        self.degraded = np.asarray(task.degrade(self.clean, z))
-        y = np.tile(self.degraded, (REPEATS, 1, 1, 1))
+        self.clean, self.labels = data.test_x[: s.images], data.test_y[: s.images]
+        key, self.repeats = jax.random.key(s.seed), s.repeats
+        z = jax.random.normal(jax.random.fold_in(key, 1), data.test_x.shape)
+        self.degraded = np.asarray(task.degrade(data.test_x, z))[: s.images]
+        y = np.tile(self.degraded, (s.repeats, 1, 1, 1))
         graph, params = task.load()
         net = functools.partial(task.predict, graph=graph)
         self.model = fd.restore.denoiser(
             net, PROCESS, y, prediction="data", params=params, batch_time=True
         )
         self.key, self.y, self.train = jax.random.fold_in(key, 2), y, data
-        tag = hashlib.sha256(
-            task.WEIGHTS.read_bytes() + Path(task.__file__).read_bytes()
-        )
-        self.store = HERE / "out" / tag.hexdigest()[:12]
-        self.store.mkdir(parents=True, exist_ok=True)
 
-    def restore(self, name: str, plan: Any) -> np.ndarray:
-        """(REPEATS, images, 8, 8, 1), from the store if it is there."""
-        path = self.store / f"{name.replace(' ', '_')}.npy"
-        if path.exists():
-            return np.load(path)
+    def restore(self, plan: Any) -> dict[str, np.ndarray]:
+        """(repeats, images, 8, 8, 1)."""
         x = fd.restore.sample(plan, self.model, PROCESS, self.y, key=self.key)
-        x = np.asarray(x).reshape(REPEATS, -1, 8, 8, 1)
-        part = path.with_name(path.name + ".tmp")
-        with part.open("wb") as file:
-            np.save(file, x)
-        os.replace(part, path)
-        return x
+        return {"x": np.asarray(x).reshape(self.repeats, -1, 8, 8, 1)}
 
 
 def sliced_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
@@ -154,11 +146,9 @@ def as_good(found: dict[str, float], best: dict[str, float]) -> bool:
 
 def smallest(passes: dict[str, bool], family: str) -> int | None:
     """Fewest evaluations from which on, up to 100, a family passes."""
-    mine = {
-        n: passes[f"{family} {n}"]
-        for n in sorted({*NFE, *LONG, *EM_NFE})
-        if f"{family} {n}" in passes and n <= 100
-    }
+    split = [(name.rsplit(" ", 1), good) for name, good in passes.items()]
+    mine = {int(n): good for (own, n), good in split if own == family}
+    mine = {n: mine[n] for n in sorted(mine) if n <= 100}
     good = [n for n in mine if all(mine[k] for k in mine if k >= n)]
     return good[0] if good else None
 
@@ -190,69 +180,82 @@ def table(results: dict[str, dict], chosen: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def write_note(text: str) -> None:
-    """Put the table between its marks in note.md."""
-    path = HERE / "note.md"
-    old, start, end = path.read_text(), "<!-- table -->", "<!-- end of table -->"
+def note(text: str, path: Path) -> str:
+    """The note of `path` with the table between its marks, or the table alone."""
+    start, end = "<!-- table -->", "<!-- end of table -->"
+    old = path.read_text() if path.exists() else ""
     if start not in old:
         old += f"\n## Table\n\n{start}\n{end}\n"
     head, tail = old.split(start)[0], old.split(end)[1]
-    path.write_text(f"{head}{start}\n{text}\n{end}{tail}")
+    return f"{head}{start}\n{text}\n{end}{tail}"
 
 
-def main() -> None:
-    """Restore, measure, write."""
-    from rich.progress import Progress
-    from sklearn.svm import SVC
-
-    began = time.monotonic()
-    problem, made, restored = Problem(), methods(), {}
-    svc = SVC().fit(problem.train.train_x.reshape(-1, 64), problem.train.train_y)
-    with Progress() as bar:
-        job = bar.add_task("restore", total=sum(p.nfe for p in made.values()))
-        for name, plan in made.items():
-            bar.update(job, description=name)
-            restored[name] = problem.restore(name, plan)
-            bar.advance(job, plan.nfe)
-    known = {
-        "mean": restored["one evaluation 1"].mean(0),
-        "ode": restored["ODE reference 100"],
-    }
-    results = {k: measure(v, problem, svc, known) for k, v in restored.items()}
-    for name, x in restored.items():
-        results[name]["worse"] = beyond(x, restored["EM 100"], problem, svc)
-    rng = np.random.default_rng(1)
-    some = rng.choice(len(problem.train.train_x), (REPEATS, len(problem.clean)))
-    real = [sliced_wasserstein(problem.train.train_x[i], problem.clean) for i in some]
+def references(problem: Problem, svc: Any) -> dict[str, Any]:
+    """What real, degraded and clean images score."""
+    rng, train = np.random.default_rng(1), problem.train.train_x
+    some = rng.choice(len(train), (problem.repeats, len(problem.clean)))
+    real = [sliced_wasserstein(train[i], problem.clean) for i in some]
     y = problem.degraded
-    references = {
+    return {
         "training digits, sliced Wasserstein": float(np.mean(real)),
         "degraded": measure(y[None], problem, svc, {}),
         "clean, SVC %": 100 * svc.score(problem.clean.reshape(-1, 64), problem.labels),
     }
-    rule = {k: as_good(r, results["EM 100"]) for k, r in results.items()}
-    alike = {k: not r["worse"] for k, r in results.items()}
-    chosen = {
-        "the rule holds": {f: smallest(rule, f) for f in families(results)},
-        "nothing is worse beyond two standard errors": {
-            f: smallest(alike, f) for f in families(results)
-        },
-    }
-    payload = {
-        "results": results,
-        "references": references,
-        "fewest": chosen,
-        "seed": SEED,
-        "jax": jax.__version__,
-    }
-    (HERE / "result.json").write_text(json.dumps(payload, indent=1) + "\n")
-    write_note(table(results, chosen))
-    from draw import figure
 
-    figure(HERE / "figure.png", results, restored, problem)
-    print(table(results, chosen))
-    print(references)
-    print(f"{time.monotonic() - began:.0f} s")
+
+def judged(restored: dict[str, np.ndarray], problem: Problem, svc: Any) -> dict:
+    """The figures of every method."""
+    ode = next(v for k, v in restored.items() if k.startswith("ODE reference"))
+    known = {"mean": restored["one evaluation 1"].mean(0), "ode": ode}
+    results = {k: measure(v, problem, svc, known) for k, v in restored.items()}
+    for name, x in restored.items():
+        results[name]["worse"] = beyond(x, restored["EM 100"], problem, svc)
+    return results
+
+
+def main() -> None:
+    """Restore what is missing, measure, write."""
+    from sklearn.svm import SVC
+
+    sources = [task.WEIGHTS, Path(task.__file__)]
+    run = runner.start(__doc__, __file__, SETTINGS, QUICK, figure, sources=sources)
+    s, began, restored = run.settings, time.time(), {}
+    with run.held():
+        problem = Problem(s)
+        for name, plan in run.track(methods(s).items(), lambda item: item[0]):
+            made = lambda plan=plan: problem.restore(plan)  # noqa: E731
+            restored[name] = run.arrays(name.replace(" ", "_"), made)["x"]
+        run.arrays("images", lambda: _shown(restored, problem))
+        train = problem.train
+        svc = SVC().fit(train.train_x.reshape(-1, 64), train.train_y)
+        results = judged(restored, problem, svc)
+        rule = {k: as_good(r, results["EM 100"]) for k, r in results.items()}
+        alike = {k: not r["worse"] for k, r in results.items()}
+        chosen = {
+            "the rule holds": {f: smallest(rule, f) for f in families(results)},
+            "nothing is worse beyond two standard errors": {
+                f: smallest(alike, f) for f in families(results)
+            },
+        }
+        payload = {
+            "results": results,
+            "references": references(problem, svc),
+            "fewest": chosen,
+            "seed": s.seed,
+            "jax": jax.__version__,
+            "seconds": run.clock(began),
+        }
+        found = table(results, chosen)
+        run.write(payload, note=note(found, run.out / "note.md"))
+    print(found)
+
+
+def _shown(restored: dict[str, np.ndarray], problem: Problem) -> dict[str, np.ndarray]:
+    """Two held-out images of each class, as every method restores them."""
+    picks = [i for d in range(10) for i in np.flatnonzero(problem.labels == d)[:2]]
+    images = {k: v[0] for k, v in restored.items()}
+    images |= {"clean": problem.clean, "degraded": problem.degraded}
+    return {name: each[picks] for name, each in images.items()}
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from runner import Run
 
 import fastdiff_jax as fd
-from fastdiff_jax.files import write_whole
 from fastdiff_jax.models import digits
 from fastdiff_jax.models.data import digits_data
 
@@ -72,7 +71,7 @@ def _relabel(inner: Any, labels: np.ndarray) -> Any:
     return dataclasses.replace(inner, labels=labels)
 
 
-def patches_case(s: dict[str, Any], folder: Path) -> Case:
+def patches_case(s: dict[str, Any], run: Run) -> Case:
     """The exact mixture fitted to 8 x 8 patches of two photographs."""
     from sklearn.datasets import load_sample_image
     from sklearn.feature_extraction.image import extract_patches_2d
@@ -88,20 +87,18 @@ def patches_case(s: dict[str, Any], folder: Path) -> Case:
         )
     data = np.concatenate(parts).reshape(-1, 64)
     data = np.random.RandomState(s["seed"]).permutation(data)
-    file = folder / "mixture.npz"
-    if not file.exists():
-        fit = GaussianMixture(
+
+    def fit() -> dict[str, np.ndarray]:
+        made = GaussianMixture(
             s["components"], reg_covar=1e-4, random_state=s["seed"], max_iter=60
         ).fit(data)
-        write_whole(
-            file,
-            lambda f: np.savez(f, w=fit.weights_, m=fit.means_, c=fit.covariances_),
-        )
-    with np.load(file) as kept:
-        model = fd.models.gaussian_mixture(
-            kept["w"], kept["m"], covariances=(kept["c"] + kept["c"].mT) / 2
-        )
+        return {"w": made.weights_, "m": made.means_, "c": made.covariances_}
+
+    kept = run.arrays("mixture", fit)
+    model = fd.models.gaussian_mixture(
+        kept["w"], kept["m"], covariances=(kept["c"] + kept["c"].mT) / 2
+    )
     noise = fd.prior(PROCESS, jax.random.key(s["seed"] + 1), (s["noises"], 64))
     spread = float(data.var(1).mean())
-    data = data[: max(s["v3_data"], 100)].astype(np.float32)
-    return Case(model, noise, model, lambda inner, _: inner, None, data, spread)
+    some = data[: max(s["v3_data"], 100)].astype(np.float32)
+    return Case(model, noise, model, lambda inner, _: inner, None, some, spread)

@@ -67,6 +67,10 @@ def _verdict(seen: list[bool]) -> str:
     return "Seen" if all(seen) else "Not seen here"
 
 
+def _listed(parts: list[str]) -> str:
+    return "; ".join(parts) or "not measured"
+
+
 def _early(t: Table) -> str:
     parts: list[str] = []
     seen: dict[str, list[bool]] = {"deis_tab-3": [], "dpm_solver_fast-3": []}
@@ -75,8 +79,11 @@ def _early(t: Table) -> str:
             continue
         base = t.rms(case, "ddim", 10)
         for name in seen if case != "digits_g4" else ():
+            if not t.has(case, name, (10,)):
+                continue
             seen[name].append(t.rms(case, name, 10) < base / 2)
         names = ("deis_tab-3", "dpm_solver_fast-3", "dpm_solver_2", "dpm_solver_3")
+        names = tuple(k for k in names if t.has(case, k, (10,)))
         words = ", ".join(f"{k} {t.rms(case, k, 10):.3g}" for k in names)
         parts.append(f"{NAMES[case]}: ddim {base:.3g}, {words}")
     deis, fast = (_verdict(v).lower() for v in seen.values())
@@ -85,7 +92,7 @@ def _early(t: Table) -> str:
         f"{both}: that DEIS and DPM-Solver are both far below DDIM at 10 evaluations; "
         f"DEIS alone: {deis}; DPM-Solver alone: {fast} (rule: tAB-DEIS-3 and "
         "DPM-Solver-fast-3 under half of DDIM's error in both unguided cases; RMS "
-        f"error: {'; '.join(parts)})."
+        f"error: {_listed(parts)})."
     )
 
 
@@ -113,7 +120,7 @@ def _noise(t: Table) -> str:
         f"guidance where DPM-Solver++(2M) holds; single-step DPM-Solver-2: {single}; "
         f"the two-step method in noise prediction: {multi} (rule: at guidance 4 and 8 "
         "over 1.5 times the error of DPM-Solver++(2M) and more than DDIM; mean RMS "
-        f"error at 8, 10 and 15: {'; '.join(parts)})."
+        f"error at 8, 10 and 15: {_listed(parts)})."
     )
 
 
@@ -137,7 +144,7 @@ def _ghvb(t: Table) -> str:
         f"{_verdict(seen)}: that GHVB tames divergence at few evaluations (rule: order "
         "3.8 has a lower error and fewer samples beyond +-2 than iPNDM-4 at guidance 4 "
         "and 8; mean RMS error and share beyond +-2 at 5, 6 and 8: "
-        f"{'; '.join(parts)})."
+        f"{_listed(parts)})."
     )
 
 
@@ -157,7 +164,7 @@ def _corrector(t: Table) -> str:
     return (
         f"{_verdict(seen)}: that UniPC's corrector gains over UniP (rule: lower error "
         "at orders 2 and 3 in both unguided cases; mean RMS error at 5, 6, 8 and 10, "
-        f"UniP -> UniPC: {'; '.join(parts)})."
+        f"UniP -> UniPC: {_listed(parts)})."
     )
 
 
@@ -165,12 +172,11 @@ def _v3(t: Table) -> str:
     parts, seen, fixed = [], [], []
     published = {"digits_g1": "v3-3", "digits_g4": "v3-2-cp-half", "patches": "v3-3"}
     for case, own in published.items():
-        names = t.solvers(case)
+        names = [k for k in t.solvers(case) if t.has(case, k, LOW)]
         mine = [k for k in names if k.startswith("v3-")]
-        if not mine:
-            continue
         others = [k for k in names if not k.startswith("v3-")]
-        others = [k for k in others if t.has(case, k, LOW)]
+        if not mine or not others:
+            continue
         best, rival = t.best(case, mine, LOW), t.best(case, others, LOW)
         if case != "patches":
             seen.append(t.rms(case, best, *LOW) < t.rms(case, rival, *LOW))
@@ -193,7 +199,7 @@ def _v3(t: Table) -> str:
         "(rule: "
         "its best variant has a lower mean error over 5, 6 and 8 than the best other "
         "solver on digits at guidance 1 and 4, both picked on these noises; "
-        f"{'; '.join(parts)})."
+        f"{_listed(parts)})."
     )
 
 
@@ -219,7 +225,7 @@ def _dc(t: Table) -> str:
         f"{_verdict(seen)}: that DC-Solver with ratios searched on ten other noises "
         "beats UniPC of the same order under strong guidance (rule: lower mean error "
         f"at guidance 4 and 8; RMS error by evaluations, UniPC -> DC-Solver: "
-        f"{'; '.join(parts)})."
+        f"{_listed(parts)})."
     )
 
 
@@ -251,6 +257,6 @@ def _shift(t: Table) -> str:
         f"{_verdict(seen)}: that time-shift improves on its base (rule: one of its two "
         "settings has a lower error than the base in every case; mean RMS error at 5, "
         "6, 8 and 10, base / with v_0 = 0 as published / with v_0 measured: "
-        f"{'; '.join(parts)}). The paper's own measure is FID against data, which an "
+        f"{_listed(parts)}). The paper's own measure is FID against data, which an "
         "error against the same network's exact solution does not stand for."
     )

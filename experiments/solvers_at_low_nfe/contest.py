@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from cases import END, PROCESS, Case
-from sklearn.svm import SVC
+from judge import Classifier
 
 import fastdiff_jax as fd
-from fastdiff_jax.files import write_whole
 from fastdiff_jax.models.data import digits_data
 
 # ------------------------------------------------------------------------------- plans
@@ -31,7 +29,11 @@ def plan_for(build: Callable[[np.ndarray], Any], calls: int, nfe: int) -> Any:
 
 
 def contestants() -> dict[str, tuple[Callable[[np.ndarray], Any], int]]:
-    """Name -> (times -> plan, calls per step): the registry and a few variants."""
+    """Name -> (times -> plan, calls per step): the registry and a few variants.
+
+    Without solvers that need data of their own and, as the error is that of the ODE's
+    solution on the same noises, without those that draw noise.
+    """
     found: dict[str, tuple[Callable[[np.ndarray], Any], int]] = {}
 
     def add(name: str, solver: str, **options: Any) -> None:
@@ -39,6 +41,8 @@ def contestants() -> dict[str, tuple[Callable[[np.ndarray], Any], int]]:
         found[name] = (lambda ts: entry.build(PROCESS, ts, **options), entry.calls)
 
     for solver, entry in fd.solvers.SOLVERS.items():
+        if entry.needs or _draws(entry):
+            continue
         if not entry.orders:
             add(solver, solver)
         for order in entry.orders:
@@ -57,6 +61,11 @@ def contestants() -> dict[str, tuple[Callable[[np.ndarray], Any], int]]:
             corrector=False)  # fmt: skip
     add("dpmpp_2m-noise", "dpmpp_2m", prediction="noise")
     return found
+
+
+def _draws(entry: fd.solvers.Solver) -> bool:
+    """Whether a solver's default draws noise, by a plan of it."""
+    return entry.build(PROCESS, fd.grids.log_snr(PROCESS, 8, end=END)).stochastic
 
 
 V3_VARIANTS: dict[str, dict[str, Any]] = {
@@ -82,11 +91,9 @@ class Judge:
 
     def __init__(self, case: Case, reference: np.ndarray):
         self.case, self.reference = case, reference
-        self.scorer = None
+        self.agreement = None
         if case.labels is not None:
-            found = digits_data()
-            flat = (found.train_x.reshape(-1, 64) + 1) * 8
-            self.scorer = SVC(gamma=0.001).fit(flat, found.train_y)
+            self.agreement = Classifier(digits_data()).agreement
 
     def __call__(self, samples: np.ndarray) -> dict[str, float | None]:
         """RMS per pixel to the reference, SVC agreement, share that diverged."""
@@ -98,10 +105,8 @@ class Judge:
             "outside": _round((np.abs(x).reshape(len(x), -1).max(1) > 2).mean()),
             "agreement": None,
         }
-        if self.scorer is not None:
-            flat = np.nan_to_num((x.reshape(-1, 64) + 1) * 8, posinf=1e6, neginf=-1e6)
-            flat = np.clip(flat, -1e6, 1e6)
-            out["agreement"] = _round(self.scorer.score(flat, self.case.labels))
+        if self.agreement is not None:
+            out["agreement"] = _round(self.agreement(x, self.case.labels))
         return out
 
 
@@ -110,22 +115,17 @@ def _round(value: Any) -> float | None:
     return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
-def reference_of(case: Case, s: dict[str, Any], file: Path) -> dict[str, np.ndarray]:
+def reference(case: Case, s: dict[str, Any]) -> dict[str, np.ndarray]:
     """The same noises at 1000 evaluations by two solvers."""
-    if not file.exists():
-        ts = fd.grids.log_snr(PROCESS, s["reference_steps"], end=END)
-        plans = {
-            "reference": fd.solvers.dpmpp_3m(PROCESS, ts),
-            "unipc": fd.solvers.unipc(PROCESS, ts, order=3),
-        }
-        plans = dict(zip(plans, same_shape(list(plans.values())), strict=True))
-        found = {
-            k: np.asarray(fd.sample(p, case.model, case.noise))
-            for k, p in plans.items()
-        }
-        write_whole(file, lambda f: np.savez(f, **found))
-    with np.load(file) as kept:
-        return dict(kept)
+    ts = fd.grids.log_snr(PROCESS, s["reference_steps"], end=END)
+    plans = {
+        "reference": fd.solvers.dpmpp_3m(PROCESS, ts),
+        "unipc": fd.solvers.unipc(PROCESS, ts, order=3),
+    }
+    plans = dict(zip(plans, same_shape(list(plans.values())), strict=True))
+    return {
+        k: np.asarray(fd.sample(p, case.model, case.noise)) for k, p in plans.items()
+    }
 
 
 def same_shape(plans: list[Any]) -> list[Any]:

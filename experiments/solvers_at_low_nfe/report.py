@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import runner
 from claims import LOW, NAMES, Table, claims
 
 COLUMNS = ("spent", "rms", "median", "agreement", "outside")
@@ -54,20 +53,6 @@ def summarise(
 # -------------------------------------------------------------------------- the writing
 
 
-def compact(result: dict[str, Any]) -> str:
-    """JSON with one line per solver."""
-    head = {k: v for k, v in result.items() if k != "cases"}
-    text = json.dumps(head | {"cases": 0}, indent=1)
-    lines = []
-    for case, solvers in result["cases"].items():
-        inner = ",\n".join(
-            f"   {json.dumps(k)}: {json.dumps(v)}" for k, v in solvers.items()
-        )
-        lines.append(f"  {json.dumps(case)}: {{\n{inner}\n  }}")
-    body = ",\n".join(lines)
-    return text.replace('"cases": 0', f'"cases": {{\n{body}\n }}') + "\n"
-
-
 MAIN = (
     "ddim", "dpm_solver_fast-3", "dpmpp_2m", "dpmpp_3m", "deis_tab-3", "ipndm-4",
     "ghvb-2.8", "unip-3", "unipc-2", "unipc-3", "v3-3", "v3-2", "v3-2-cp-half",
@@ -82,8 +67,9 @@ def _cells(result: dict[str, Any], case: str, name: str, what: str) -> list[str]
     return ["-" if v is None else f"{v:.3g}" for v in values]
 
 
-def note(result: dict[str, Any]) -> str:
+def note(result: dict[str, Any], quick: bool = False) -> str:
     """note.md."""
+    smoke = "**A quick run: it answers no claim.**\n\n" if quick else ""
     s, nfes = result["settings"], result["nfe"]
     head = f"| solver | {' | '.join(map(str, nfes))} |\n|{'---|' * (len(nfes) + 1)}"
     tables = []
@@ -114,8 +100,8 @@ def note(result: dict[str, Any]) -> str:
     text = (
         f"""# Every solver at few evaluations
 
-How far is each solver's sample from the solution it approximates, on the same noises?
-Run `python experiments/solvers_at_low_nfe/run.py`; a killed run continues.
+{smoke}How far is each solver's sample from the solution it approximates, on the same
+noises? Run `python experiments/solvers_at_low_nfe/run.py`; a killed run continues.
 Time on one core each, two at a time: {took}.
 
 What was measured. The error is the root mean square difference per pixel from a
@@ -200,38 +186,46 @@ PANELS = (
 )
 
 
-def figure(result: dict[str, Any], path: Path) -> None:
-    """Six panels: error by evaluations in four cases, agreement in two."""
-    import matplotlib
+def figure(result: dict[str, Any], run: runner.Run) -> Any:
+    """Error by evaluations in four cases, agreement in two, of what was measured."""
+    del run
+    panels = [p for p in PANELS if p[0] in result["cases"]]
+    drawn, axes = runner.pyplot().subplots(
+        -(-len(panels) // 3), min(len(panels), 3), squeeze=False, dpi=100,
+        figsize=(5.2 * min(len(panels), 3), 4.5 * -(-len(panels) // 3)),
+        layout="constrained",
+    )  # fmt: skip
+    for ax, (case, what, names) in zip(axes.flat, panels, strict=False):
+        _panel(ax, result, case, what, names)
+    for ax in list(axes.flat)[len(panels) :]:
+        ax.set_axis_off()
+    return drawn
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
+def _panel(
+    ax: Any, result: dict[str, Any], case: str, what: str, names: tuple[str, ...]
+) -> None:
+    """One case and measure: a line per solver."""
     nfes = result["nfe"]
-    drawn, axes = plt.subplots(2, 3, figsize=(15.5, 9), constrained_layout=True)
-    for ax, (case, what, names) in zip(axes.flat, PANELS, strict=True):
-        for name in names:
-            values = result["cases"].get(case, {}).get(name, {}).get(what)
-            if values is None:
-                continue
-            pairs = [(n, v) for n, v in zip(nfes, values, strict=True) if v is not None]
-            label, color, line = STYLES[name]
+    for name in names:
+        values = result["cases"][case].get(name, {}).get(what) or []
+        pairs = [(n, v) for n, v in zip(nfes, values, strict=False) if v is not None]
+        label, color, line = STYLES[name]
+        if pairs:
             ax.plot(*zip(*pairs, strict=True), line, color=color, marker="o", ms=3.5,
                     lw=1.8, label=label)  # fmt: skip
-        ax.set_xscale("log")
-        ax.set_xticks(nfes, [str(n) for n in nfes])
-        ax.minorticks_off()
-        ax.set_xlabel("network evaluations")
-        ax.grid(True, color="0.9")
-        if what == "rms":
-            ax.set_yscale("log")
-            low, high = ax.get_ylim()
-            ax.set_ylim(low, min(high, 3))  # what diverged leaves the panel
-            ax.set_ylabel("RMS error per pixel against 1000 evaluations")
-        else:
-            ax.set_ylabel("share of samples with the requested label (SVC)")
-        ax.set_title(f"{'Error' if what == 'rms' else 'Agreement'}: {NAMES[case]}")
-        if ax.lines:
-            ax.legend(fontsize=8, frameon=False)
-    drawn.savefig(path, dpi=100)
-    plt.close(drawn)
+    ax.set_xscale("log")
+    runner.whole_ticks(ax, nfes)
+    ax.set_xlabel("network evaluations")
+    ax.grid(True, color="0.9")
+    if what == "rms":
+        ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, min(high, 3))  # what diverged leaves the panel
+        steps = result["settings"]["reference_steps"]
+        ax.set_ylabel(f"RMS error per pixel against {steps} evaluations")
+    else:
+        ax.set_ylabel("share of samples with the requested label (SVC)")
+    ax.set_title(f"{'Error' if what == 'rms' else 'Agreement'}: {NAMES[case]}")
+    if ax.lines:
+        ax.legend(frameon=False)

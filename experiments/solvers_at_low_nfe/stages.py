@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from cases import END, PROCESS, Case
 from contest import V3_VARIANTS, Judge, contestants, measure, plan_for, same_shape
-from store import Store
+from runner import Run, Store
 
 import fastdiff_jax as fd
 
 
-class Run(NamedTuple):
+class Stage(NamedTuple):
     """What every stage needs."""
 
     name: str
     case: Case
     judge: Judge
     settings: dict[str, Any]
-    folder: Path
-    store: Store
+    run: Run
     tick: Callable[[str], None]
+
+    @property
+    def store(self) -> Store:
+        """The case's records."""
+        return self.run.store
 
     def todo(self, solver: str) -> bool:
         """Whether a solver still has to be measured."""
@@ -37,7 +40,7 @@ class Run(NamedTuple):
 
 
 def run_group(
-    run: Run,
+    run: Stage,
     group: dict[str, tuple[Callable[[np.ndarray], Any], int]],
     model: Any = None,
     like: Any = None,
@@ -65,10 +68,10 @@ def run_group(
         run.finish(name, measure(name, own, runner, run.name, run.judge, cost))
 
 
-def run_v3(run: Run) -> None:
+def run_v3(run: Stage) -> None:
     """DPM-Solver-v3 with statistics of this very denoiser, on real data."""
     s = run.settings
-    file = run.folder / f"statistics_{run.name}.npz"
+    file = run.run.folder / f"statistics_{run.name}.npz"
     data = run.case.data[: s["v3_data"]]
     if not file.exists():
         run.tick(f"{run.name}: v3 statistics")
@@ -80,7 +83,7 @@ def run_v3(run: Run) -> None:
             nodes=s["v3_nodes"],
             batch=min(s["v3_batch"], len(data)),
             end=END,
-            path=run.folder / f"statistics_{run.name}.part.npz",
+            path=run.run.folder / f"statistics_{run.name}.part.npz",
         )
         fd.tune.ems.save(table, file)
     table = fd.tune.ems.load(file)
@@ -88,10 +91,11 @@ def run_v3(run: Run) -> None:
     def build(options: dict[str, Any]) -> Callable[[np.ndarray], Any]:
         return lambda ts: fd.solvers.dpm_solver_v3(PROCESS, ts, table, **options)
 
-    run_group(run, {k: (build(o), 1) for k, o in V3_VARIANTS.items()})
+    some = s["v3_variants"] or V3_VARIANTS
+    run_group(run, {k: (build(V3_VARIANTS[k]), 1) for k in some})
 
 
-def run_dc(run: Run, like: Any) -> None:
+def run_dc(run: Stage, like: Any) -> None:
     """DC-Solver with ratios searched on a few samples of other noises."""
     s, case, count = run.settings, run.case, run.settings["dc_samples"]
     noise = fd.prior(
@@ -119,7 +123,7 @@ def run_dc(run: Run, like: Any) -> None:
         run.store.put(rows)
 
 
-def run_shift(run: Run) -> None:
+def run_shift(run: Stage) -> None:
     """Time-shift under DDIM (the paper's step) and under PLMS."""
     s, case = run.settings, run.case
     for tag, variance in (("", 0.0), ("-v0", case.variance)):
@@ -137,10 +141,10 @@ def run_shift(run: Run) -> None:
         run_group(run, {f"time_shift{tag}+plms-4": (plms, 1)}, case.wrap(one, batch))
 
 
-def run_case(run: Run) -> None:
+def run_case(run: Stage) -> None:
     """All stages of a case; what could not run is recorded in words."""
-    some = run.settings["partial"].get(run.name)
-    group = {k: v for k, v in contestants().items() if some is None or k in some}
+    some, group = run.settings["partial"].get(run.name), contestants()
+    group = {k: group[k] for k in some or run.settings["contestants"] or group}
     run_group(run, group)
     low, high = min(run.settings["nfe"]), max(run.settings["nfe"])
     made = [plan_for(b, c, n) for b, c in group.values() for n in (low, high)]
