@@ -157,7 +157,7 @@ def _flag(value: Any) -> Any:
 
 def _numbers(value: Any) -> Any:
     rule = "real numbers"
-    if value is None or isinstance(value, str | bytes | dict | set):
+    if value is None or isinstance(value, str | bytes | dict | set | bool):
         raise _Wrong(rule)
     if isinstance(value, np.ma.MaskedArray):
         raise _Wrong("an array without a mask", "Fill it first: x.filled(...).")
@@ -243,13 +243,39 @@ def _denoiser(value: Any) -> Any:
 
 
 def _callable(value: Any) -> Any:
-    if not callable(value):
+    if not callable(value) or isinstance(value, type):
         raise _Wrong("a function")
     return value
 
 
 def _anything(value: Any) -> Any:
     return value
+
+
+def _tree(value: Any) -> Any:
+    """A tree whose leaves are numbers or arrays of them; functions are no leaves."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        kind = getattr(getattr(leaf, "dtype", None), "kind", "O")
+        number = isinstance(leaf, bool | int | float | complex)
+        masked = isinstance(leaf, np.ma.MaskedArray)
+        if masked or not (number or isinstance(leaf, jax.Array) or kind in "biufcV"):
+            place = jax.tree_util.keystr(path)
+            where = f": {shown(leaf)} stands at {place}" if path else ""
+            raise _Wrong(f"a tree of arrays{where}")
+    return value
+
+
+def _function_of(count: int) -> Callable:
+    """A function that takes so many arguments."""
+
+    def rule(value: Any) -> Any:
+        if not callable(value) or isinstance(value, type):
+            raise _Wrong("a function")
+        if not _fits(value, count):
+            raise _Wrong(f"a function of {count} arguments")
+        return value
+
+    return rule
 
 
 def _one_of(*options: Any) -> Callable:
@@ -332,7 +358,11 @@ _SIMPLE: dict[Any, Callable] = {
     jax.Array: _array,
     np.ndarray: _array,
 }
-_MARKED = {"extended": functools.partial(_number, infinite=True), "key": _key}
+_MARKED = {
+    "extended": functools.partial(_number, infinite=True),
+    "key": _key,
+    "tree": _tree,
+}
 
 
 def _rule(kind: Any) -> Callable:
@@ -349,6 +379,8 @@ def _rule(kind: Any) -> Callable:
         return _union(args)
     if origin is Literal:
         return _one_of(*args)
+    if origin is collections.abc.Callable and args and isinstance(args[0], list):
+        return _function_of(len(args[0]))
     if origin is tuple and args and args[-1] is not Ellipsis:
         return _each(args, tuple, len(args))
     if origin in (tuple, list, collections.abc.Sequence) and args:

@@ -23,6 +23,7 @@ __all__ = [
     "per_sample",
     "real_dtype",
     "scale",
+    "some_arrays",
 ]
 
 
@@ -33,10 +34,7 @@ def floating(x: PyTree) -> PyTree:
     Raises:
         ValueError: a leaf of whole numbers or truth values.
     """
-    if not jax.tree.leaves(x):
-        raise must("x", "an array, or a tree that holds arrays", x)
-    if isinstance(x, list) and not any(hasattr(v, "shape") for v in jax.tree.leaves(x)):
-        raise must("x", "an array, or a tree of arrays", x, "Make it one: np.asarray.")
+    some_arrays(x)
 
     def leaf(path: Any, value: Any) -> Array:
         try:
@@ -53,6 +51,19 @@ def floating(x: PyTree) -> PyTree:
         return value.astype(jnp.float32) if narrow else value
 
     return jax.tree_util.tree_map_with_path(leaf, x)
+
+
+def some_arrays(x: PyTree) -> None:
+    """A state holds arrays; a list of numbers would be a tree of single numbers.
+
+    Raises:
+        ValueError: nothing, or numbers in lists.
+    """
+    leaves = jax.tree.leaves(x)
+    if not leaves:
+        raise must("x", "an array, or a tree that holds arrays", x)
+    if isinstance(x, list | tuple) and not any(hasattr(v, "shape") for v in leaves):
+        raise must("x", "an array, or a tree of arrays", x, "Make it one: np.asarray.")
 
 
 def batch_of(x: PyTree) -> int | None:

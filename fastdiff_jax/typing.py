@@ -27,7 +27,7 @@ Array: TypeAlias = jax.Array | np.ndarray
 ArrayLike: TypeAlias = jax.typing.ArrayLike | Sequence[Any]
 Key: TypeAlias = Annotated[jax.Array, "key"]
 Extended: TypeAlias = Annotated[float, "extended"]
-PyTree: TypeAlias = Any
+PyTree: TypeAlias = Annotated[Any, "tree"]
 NoiseSource: TypeAlias = PyTree | Callable[[Array, PyTree], PyTree]
 
 

@@ -107,11 +107,11 @@ def test_clip_and_threshold():
             lambda: fd.guidance.cfg(MODEL, condition={"y": Y}, null=0.0),
             "one structure",
         ),
-        (lambda: fd.transforms.clip(MODEL, 1.0, -1.0), "low < high"),
+        (lambda: fd.transforms.clip(MODEL, 1.0, -1.0), "high must be above low"),
         (lambda: fd.transforms.dynamic_threshold(MODEL, 1.5), r"in \(0, 1\], got 1.5"),
         (
             lambda: fd.transforms.dynamic_threshold(MODEL, floor=0.0),
-            "floor must be > 0",
+            "floor must be in",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from ..noise.streams import needed
 from ..plan import Level, Plan, Row
 from ..plan.validity import same_registers, valid
 from ..programs import compiled
-from ..states import floating
+from ..states import floating, some_arrays
 from ..trees import as_tree, concrete
 from ..typing import Array, Denoiser, Key, NoiseSource, PyTree, check_controls
 from .state import Info, State
@@ -302,6 +302,7 @@ def sample(
         True
     """
     valid(plan)
+    some_arrays(x)
     if controls is not None:
         _check_rows(controls, plan)
         plan = dataclasses.replace(plan, rows=plan.rows._replace(controls=controls))

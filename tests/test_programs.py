@@ -1,0 +1,148 @@
+"""Compiled runs never hold stale constants: sampled every epoch, however written."""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import fastdiff_jax as fd
+
+VP = fd.processes.vp_linear()
+TS = fd.grids.log_snr(VP, 3)
+PLAN, NOISY = fd.solvers.ddim(VP, TS), fd.solvers.ddpm(VP, TS)
+X = jnp.ones((2, 3), jnp.float32)
+
+
+class Net(nnx.Module):
+    """Answers with its bias."""
+
+    def __init__(self):
+        self.bias = nnx.Param(jnp.zeros(3, jnp.float32))
+
+    def __call__(self, x, t):
+        return 0 * x + self.bias[None]
+
+
+NET, HOLDER, SCALE = Net(), {}, [0.0]
+
+
+def of_global(x, context, carry):
+    return NET(x, context.time), carry
+
+
+def of_holder(x, context, carry):
+    return HOLDER["net"](x, context.time), carry
+
+
+def with_net(net, x, context, carry):
+    return net(x, context.time), carry
+
+
+class Denoiser:
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, x, context, carry):
+        return self.net(x, context.time), carry
+
+    def method(self, x, context, carry):
+        return self.net(x, context.time), carry
+
+
+def ways(net):
+    """The same network as a denoiser, in the ways in which people write it."""
+    HOLDER["net"] = net
+    return {
+        "closure": lambda x, c, k: (net(x, c.time), k),
+        "attribute": Denoiser(net),
+        "method": Denoiser(net).method,
+        "partial": functools.partial(with_net, net),
+        "dict": of_holder,
+        "default": lambda x, c, k, net=net: (net(x, c.time), k),
+        "adapter": fd.models.denoiser(lambda x, t: net(x, t), VP, prediction="data"),
+        "nnx": fd.models.from_nnx(net, VP, prediction="data"),
+        "wrapped": fd.transforms.clip(lambda x, c, k: (net(x, c.time), k), -99, 99),
+    }
+
+
+def train(net, value):
+    net.bias[...] = jnp.full(3, value, jnp.float32)
+
+
+@pytest.mark.filterwarnings("ignore:what a function of this run captures")
+@pytest.mark.parametrize("way", [*ways(NET), "global"])
+def test_every_epoch_samples_the_weights_of_that_epoch(way):
+    net = NET if way == "global" else Net()
+    denoiser = of_global if way == "global" else ways(net)[way]
+    end = float(VP.sigma(TS[-1]) / VP.sigma(TS[0]))
+    for epoch in (0.0, 7.0, 3.0):
+        train(net, epoch)
+        out = fd.sample(PLAN, denoiser, X)
+        exact = VP.alpha(TS[-1]) * epoch + end * (1 - VP.alpha(TS[0]) * epoch)
+        np.testing.assert_allclose(out, jnp.full_like(X, exact), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:what a function of this run captures")
+def test_numbers_lists_arrays_and_moves():
+    array = np.zeros(3, np.float32)
+    for denoiser, change in (
+        (lambda x, c, k: (0 * x + SCALE[0], k), lambda v: SCALE.__setitem__(0, v)),
+        (lambda x, c, k: (0 * x + array[None], k), lambda v: array.__setitem__(..., v)),
+    ):
+        found = []
+        for value in (0.0, 4.0):
+            change(value)
+            found.append(float(fd.sample(PLAN, denoiser, X)[0, 0]))
+        assert found[1] - found[0] > 3
+    shift = [0.0]
+    for value in (0.0, 2.0):
+        shift[0] = value
+        move = lambda s, i, r, l: s.at(0 * s.point + shift[0])  # noqa: E731, E741, B023
+        kept = fd.sample(PLAN, fd.models.gaussian(0.0, 1.0), X, move=move)
+        assert float(kept[0, 0]) == value
+
+
+def test_a_change_is_told_and_nothing_else_compiles_again():
+    net, traces = Net(), []
+
+    def denoiser(x, context, carry):
+        traces.append(0)
+        return net(x, context.time), carry
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fd.sample(PLAN, denoiser, X)
+        once = len(traces)
+        fd.sample(PLAN, denoiser, X + 1)
+        fd.sample(fd.solvers.ddim(VP, TS * 0.9), denoiser, X)
+    assert len(traces) == once
+    train(net, 1.0)
+    with pytest.warns(UserWarning, match="it is compiled again. Give weights as arg"):
+        fd.sample(PLAN, denoiser, X)
+    assert len(traces) == 2 * once
+
+
+def test_host_randomness_is_refused():
+    rng, model = np.random.default_rng(0), fd.models.gaussian(0.0, 1.0)
+    for noise in (
+        lambda row, like: np.random.normal(size=like.shape).astype("float32"),
+        lambda row, like: rng.normal(size=like.shape).astype("float32"),
+    ):
+        with pytest.raises(ValueError, match="draws random numbers on the host"):
+            fd.sample(NOISY, model, X, noise=noise)
+    with pytest.raises(ValueError, match="draws random numbers on the host"):
+        fd.sample(PLAN, lambda x, c, k: (x + np.random.rand(), k), X)
+    fd.sample(NOISY, model, X, noise=lambda row, like: jnp.zeros_like(like))
+
+
+def test_what_is_traced_outside_goes_in():
+    def loss(bias):
+        return fd.sample(PLAN, lambda x, c, k: (0 * x + bias, k), X).sum()
+
+    slope = jax.grad(loss)(jnp.float32(1.0))
+    exact = VP.alpha(TS[-1]) - VP.sigma(TS[-1]) / VP.sigma(TS[0]) * VP.alpha(TS[0])
+    np.testing.assert_allclose(slope, 6 * exact, rtol=1e-5)
