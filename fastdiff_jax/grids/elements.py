@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import check_times
 from ..typing import ArrayLike, Process
 from .fopp import whole
@@ -77,14 +77,14 @@ def pyramid(
         process: the path.
         base: S + 1 decreasing times.
         frames: number of frames F.
-        uncertainty: u >= 0, how many rows each frame lags behind the one before; 0 is
-            synchronous, S autoregressive.
+        uncertainty: u in 0..S, how many rows each frame lags behind the one before; 0
+            is synchronous, S autoregressive.
 
     Returns:
         Times, shape (S + int((F - 1) u) + 1, F).
 
     Raises:
-        ValueError: a negative or infinite u, or a base that is no grid.
+        ValueError: a u outside 0..S, or a base that is no grid.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -99,11 +99,10 @@ def pyramid(
     """
     base, steps = _base(process, base)
     frames = whole("frames", frames, 1)
-    if not (np.isfinite(uncertainty) and uncertainty >= 0):
-        raise ValueError(
-            f"uncertainty must be finite and >= 0, got {uncertainty}. It counts rows "
-            "of lag per frame."
-        )
+    if not 0 <= uncertainty <= steps:
+        fix = "It counts rows of lag per frame; all steps make one frame at a time."
+        rule = f"in 0..{steps}, the steps of the base"
+        raise must("uncertainty", rule, uncertainty, fix)
     ahead = (np.arange(frames) * uncertainty).astype(int)
     m = np.arange(steps + ahead[-1] + 1)[:, None]
     return base[np.clip(m - ahead, 0, steps)]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .. import trees
+from ..guards import must
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 
@@ -13,6 +14,7 @@ __all__ = [
     "Labelled",
     "LogRatio",
     "label_of",
+    "labels_of",
     "ordered",
     "positive",
     "quiet",
@@ -73,11 +75,18 @@ def label_of(t: Any, train_steps: int | None) -> Any:
     return t if train_steps is None else t * train_steps - 1
 
 
+def labels_of(train_steps: int | None) -> int | None:
+    """The number of labels a network was trained on, checked."""
+    if train_steps is not None and train_steps < 1:
+        raise must("train_steps", ">= 1 or None", train_steps)
+    return train_steps
+
+
 def positive(**values: float) -> None:
     """Raise ValueError for a constant that is not > 0 (tracers pass)."""
     for name, value in values.items():
         if isinstance(value, int | float | np.generic) and not value > 0:
-            raise ValueError(f"{name} must be > 0, got {value}.")
+            raise must(name, "> 0", value)
 
 
 def ordered(**values: float) -> None:

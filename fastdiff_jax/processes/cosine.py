@@ -6,7 +6,7 @@ from typing import Any
 from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
-from .common import LogRatio, label_of, positive, register
+from .common import LogRatio, label_of, labels_of, positive, register
 
 __all__ = ["vp_cosine"]
 
@@ -70,4 +70,4 @@ class VPCosine(LogRatio):
 def vp_cosine(offset: float = 0.008, *, train_steps: int | None = None) -> VPCosine:
     """Cosine path; default grids start at t = 0.9946. Nichol & Dhariwal 2021, eq 17."""
     positive(offset=offset)
-    return VPCosine(offset, train_steps)
+    return VPCosine(offset, labels_of(train_steps))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import as_float
 from ..trees import pytree
 from ..typing import Array, ArrayLike
@@ -14,6 +14,7 @@ from ..typing import Array, ArrayLike
 __all__ = ["tabulated", "vp_discrete"]
 
 Interpolation = Literal["log_alpha", "rho"]
+Named = Literal["linear", "scaled_linear", "squared_cosine"]
 
 
 @pytree
@@ -202,24 +203,19 @@ class Tabulated:
         return t
 
 
-def named_betas(name: str, steps: int, low: float, high: float) -> np.ndarray:
+def named_betas(name: Named, steps: int, low: float, high: float) -> np.ndarray:
     """The published beta schedules by name."""
     if name == "linear":
         return np.linspace(low, high, steps)
     if name == "scaled_linear":
         return np.linspace(math.sqrt(low), math.sqrt(high), steps) ** 2
-    if name == "squared_cosine":
-        f = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1 - f[1:] / f[:-1], 0.999)
-    raise ValueError(
-        "betas must be an array or one of 'linear', 'scaled_linear', "
-        f"'squared_cosine'; got {name!r}."
-    )
+    f = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+    return np.minimum(1 - f[1:] / f[:-1], 0.999)
 
 
 @checked
 def vp_discrete(
-    betas: str | ArrayLike = "scaled_linear",
+    betas: Named | ArrayLike = "scaled_linear",
     *,
     steps: int = 1000,
     beta_min: float | None = None,
@@ -253,6 +249,11 @@ def vp_discrete(
         low, high = (1e-4, 0.02) if betas == "linear" else (0.00085, 0.012)
         low = low if beta_min is None else beta_min
         high = high if beta_max is None else beta_max
+        if steps < 2:
+            raise must("steps", ">= 2", steps)
+        for name, value in (("beta_min", low), ("beta_max", high)):
+            if not 0 < value < 1:
+                raise must(name, "in (0, 1)", value)
         betas = named_betas(betas, steps, low, high)
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
@@ -260,10 +261,6 @@ def vp_discrete(
         raise ValueError(
             "betas must be at least two numbers in (0, 1), got shape "
             f"{betas.shape}{f' with {bad.ravel()[0]}' if bad.size else ''}."
-        )
-    if interpolation not in ("log_alpha", "rho"):
-        raise ValueError(
-            f"interpolation must be 'log_alpha' or 'rho', got {interpolation!r}."
         )
     decay = -np.cumsum(np.log1p(-betas)) / 2  # -log alpha
     if zero_terminal_snr:

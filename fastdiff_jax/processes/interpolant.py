@@ -11,16 +11,17 @@ same and sampling runs from x_0 to x_1. `fd.solvers.interpolant` runs either way
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
+from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import positive, register
 
 __all__ = ["interpolant"]
 
-_PATHS = ("linear", "trigonometric", "one_sided")
-_GAMMAS = ("sqrt", "parabola", "sin2", "zero")
+Path = Literal["linear", "trigonometric", "one_sided"]
+Gamma = Literal["sqrt", "parabola", "sin2", "zero"]
 
 
 @register("scale")
@@ -94,8 +95,9 @@ class Interpolant:
         return t
 
 
+@checked
 def interpolant(
-    path: str = "linear", gamma: str = "sqrt", *, scale: float = 1.0
+    path: Path = "linear", gamma: Gamma = "sqrt", *, scale: float = 1.0
 ) -> Interpolant:
     """A stochastic interpolant between the data x_0 (t = 0) and x_1 (t = 1).
 
@@ -118,9 +120,5 @@ def interpolant(
 
     Reference: Albergo et al. 2023 (2303.08797), section 4.
     """
-    if path not in _PATHS:
-        raise ValueError(f"path must be one of {', '.join(_PATHS)}; got {path!r}.")
-    if gamma not in _GAMMAS:
-        raise ValueError(f"gamma must be one of {', '.join(_GAMMAS)}; got {gamma!r}.")
     positive(scale=scale)
     return Interpolant(scale, path, gamma)

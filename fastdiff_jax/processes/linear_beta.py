@@ -6,7 +6,7 @@ from typing import Any
 from ..guards import checked
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
-from .common import label_of, ordered, quiet, register
+from .common import label_of, labels_of, ordered, quiet, register
 
 __all__ = ["sub_vp", "vp_linear"]
 
@@ -130,7 +130,7 @@ def vp_linear(
     Reference: Song et al. 2021 (2011.13456), eqs 32-33.
     """
     ordered(beta_min=beta_min, beta_max=beta_max)
-    return VPLinear(beta_min, beta_max, train_steps)
+    return VPLinear(beta_min, beta_max, labels_of(train_steps))
 
 
 @checked
@@ -139,4 +139,4 @@ def sub_vp(
 ) -> SubVP:
     """sub-VP path, sigma = 1 - alpha^2. Song et al. 2021 (2011.13456), eq 29."""
     ordered(beta_min=beta_min, beta_max=beta_max)
-    return SubVP(beta_min, beta_max, train_steps)
+    return SubVP(beta_min, beta_max, labels_of(train_steps))

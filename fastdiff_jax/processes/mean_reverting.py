@@ -11,11 +11,11 @@ published discrete chain; Theta is then linear between labels, and exact at them
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import positive, quiet, register
@@ -126,7 +126,7 @@ def _schedule(name: str, steps: int) -> np.ndarray:
 
 @checked
 def mean_reverting(
-    schedule: str | ArrayLike = "cosine",
+    schedule: Literal["cosine", "constant", "linear"] | ArrayLike = "cosine",
     *,
     train_steps: int = 100,
     lambda_inf: float = 50 / 255,
@@ -161,15 +161,10 @@ def mean_reverting(
     """
     positive(lambda_inf=lambda_inf)
     if not 0 < end_alpha < 1:
-        raise ValueError(f"end_alpha must be in (0, 1), got {end_alpha}.")
+        raise must("end_alpha", "in (0, 1)", end_alpha)
     if isinstance(schedule, str):
-        if schedule not in ("cosine", "constant", "linear"):
-            raise ValueError(
-                "schedule must be 'cosine', 'constant', 'linear' or an array of "
-                f"theta, got {schedule!r}."
-            )
-        if not (isinstance(train_steps, int) and train_steps >= 1):
-            raise ValueError(f"train_steps must be >= 1, got {train_steps!r}.")
+        if train_steps < 1:
+            raise must("train_steps", ">= 1", train_steps)
         theta = _schedule(schedule, train_steps)
     else:
         theta = np.asarray(schedule, np.float64)

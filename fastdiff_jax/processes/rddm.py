@@ -7,11 +7,9 @@ Liu et al. 2023 (2308.13712), eqs 7-9 and appendix A.3. The published coefficien
 the label and the path is defined between labels too.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import numpy as np
-
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import Labelled, positive, quiet, register
@@ -122,12 +120,7 @@ def rddm(
 
     Reference: 2308.13712, eqs 7-9.
     """
-    if not (isinstance(steps, int | np.integer) and steps >= 1):
-        raise ValueError(f"steps must be a whole number >= 1, got {steps!r}.")
+    if steps < 1:
+        raise must("steps", ">= 1", steps)
     positive(noise_sum=noise_sum)
-    for name, ramp in (("residual", residual), ("noise", noise)):
-        if ramp not in get_args(Ramp):
-            raise ValueError(
-                f"{name} must be one of {', '.join(get_args(Ramp))}; got {ramp!r}."
-            )
-    return RDDM(noise_sum, int(steps), residual, noise)
+    return RDDM(noise_sum, steps, residual, noise)

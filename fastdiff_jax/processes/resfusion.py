@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import as_float
 from ..typing import Array, ArrayLike, Process
 from .common import LogRatio, register
@@ -154,11 +154,9 @@ def resfusion(base: Process | None = None, *, steps: int = 12) -> Resfusion:
 
 def _published(steps: int) -> np.ndarray:
     """The betas up to the level a = 1/2."""
-    if not (isinstance(steps, int | np.integer) and steps >= 4):
-        raise ValueError(
-            f"steps must be a whole number >= 4, got {steps!r}: a shorter chain has no "
-            "level above 1/2 to end at."
-        )
+    if steps < 4:
+        fix = "A shorter chain has no level above 1/2 to end at."
+        raise must("steps", ">= 4", steps, fix)
     betas = np.linspace(0.1, 20.0, int(steps)) / steps
     kept, level = [], 1.0
     for beta in betas:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import Labelled, ordered, positive, register
@@ -129,11 +129,11 @@ def resshift(
 
     Reference: 2307.12348, eqs 1-2 and 14.
     """
-    if not (isinstance(steps, int | np.integer) and steps >= 2):
-        raise ValueError(f"steps must be a whole number >= 2, got {steps!r}.")
+    if steps < 2:
+        raise must("steps", ">= 2", steps)
     positive(min_noise=min_noise, kappa=kappa, power=power)
     low = min(min_noise / kappa, min_noise)
     ordered(min_noise=low, end=end)
     if not end < 1:
-        raise ValueError(f"end must be below 1 (alpha stays positive), got {end}.")
-    return ResShift(low, end, kappa, power, int(steps))
+        raise must("end", "below 1 (alpha stays positive)", end)
+    return ResShift(low, end, kappa, power, steps)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 from .common import LogRatio, ordered, positive, quiet, register
@@ -205,5 +205,5 @@ def sb_ve(k: float = 2.6, c: float = 0.4) -> SBVE:
     """
     positive(c=c)
     if isinstance(k, int | float | np.generic) and not k > 1:
-        raise ValueError(f"k must be > 1 (noise that grows), got {k}.")
+        raise must("k", "> 1 (noise that grows)", k)
     return SBVE(k, c)
