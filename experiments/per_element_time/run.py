@@ -187,7 +187,7 @@ def main() -> None:
                 "solver": "dpmpp_2m",
             },
             "slopes": slopes(lines, s),
-            f"exp_adams_errors_at_{'_'.join(map(str, s.steps[-3:]))}": high,
+            "exp_adams_errors_at_last_three_steps": high,
             "lines": lines,
         }
         run.write(found)

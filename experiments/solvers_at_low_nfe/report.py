@@ -67,10 +67,9 @@ def _cells(result: dict[str, Any], case: str, name: str, what: str) -> list[str]
     return ["-" if v is None else f"{v:.3g}" for v in values]
 
 
-def note(result: dict[str, Any], quick: bool = False) -> str:
-    """note.md."""
-    smoke = "**A quick run: it answers no claim.**\n\n" if quick else ""
-    s, nfes = result["settings"], result["nfe"]
+def _tables(result: dict[str, Any]) -> list[str]:
+    """A table of main figures per case, with the best solvers named."""
+    nfes = result["nfe"]
     head = f"| solver | {' | '.join(map(str, nfes))} |\n|{'---|' * (len(nfes) + 1)}"
     tables = []
     for case, solvers in result["cases"].items():
@@ -89,6 +88,13 @@ def note(result: dict[str, Any], quick: bool = False) -> str:
             f"over 5, 6 and 8, among solvers measured at all: {', '.join(ranked[:5])}."
             f"\n\n{head}\n" + "\n".join(rows)
         )
+    return tables
+
+
+def note(result: dict[str, Any], quick: bool = False) -> str:
+    """note.md."""
+    smoke = "**A quick run: it answers no claim.**\n\n" if quick else ""
+    s = result["settings"]
     checks = "; ".join(
         f"{NAMES[k]} {v['unipc_against_dpmpp_3m_rms']:.2g}"
         for k, v in result["reference_check"].items()
@@ -127,7 +133,7 @@ error of the median sample.
 
 ## Main figures
 
-{(chr(10) * 2).join(tables)}
+{(chr(10) * 2).join(_tables(result))}
 
 All others are in `result.json`: `outside` is the share of samples with a pixel beyond
 +-2, `spent` the evaluations actually used. `v3-2-cp-half` means order 2, pseudo
