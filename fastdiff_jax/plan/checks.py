@@ -10,6 +10,7 @@ import numpy as np
 from ..numerics import Basis, Levels
 from ..typing import PyTree
 from .core import Plan, advance, begin, line
+from .validity import checked
 
 __all__ = ["HostRow", "replay", "self_check", "walk"]
 
@@ -36,7 +37,7 @@ def walk(
         noise: row -> z or None; row -1 is the start's. None: no noise.
     """
     x = jax.tree.map(lambda v: np.asarray(v, np.float64), x)
-    if plan.start is None:
+    if checked(plan).start is None:
         raise ValueError("this plan goes on from other rows; give it their registers.")
     registers = begin(plan.start, x, noise and noise(-1), plan.matrix)
     yield HostRow(registers, registers[0])
