@@ -16,6 +16,10 @@ PLAN, NOISY = fd.solvers.ddim(VP, TS), fd.solvers.ddpm(VP, TS)
 MODEL = fd.models.gaussian(0.0, 1.0)
 
 
+def complexed(x, context, carry):
+    return jax.lax.complex(x, x), carry
+
+
 @checked
 def take(
     whole: int = 1,
@@ -92,7 +96,10 @@ def test_within():
         (lambda: fd.sample(PLAN, MODEL, X, collect=3), "collect must be a function"),
         (lambda: fd.sample(PLAN, MODEL, X, checkpoint="no"), "checkpoint must be True"),
         (lambda: fd.sample(NOISY, MODEL, X, key=0), "key must be a random key"),
-        (lambda: fd.sample(NOISY, MODEL, X, noise=np.ones(3)), "noise must have a leading axis of 2"),
+        (
+            lambda: fd.sample(NOISY, MODEL, X, noise=np.ones(3)),
+            "noise must have a lead",
+        ),
         (
             lambda: fd.sample(NOISY, MODEL, X, noise=np.ones((2, 3))),
             r"noise must be one draw per row, float\d+ of shape \(2, 2, 3\)",
@@ -101,7 +108,10 @@ def test_within():
             lambda: fd.sample(NOISY, MODEL, X, noise=np.ones((2, 1, 1))),
             r"noise must be one draw per row, float\d+ of shape \(2, 2, 3\)",
         ),
-        (lambda: fd.sample(PLAN, lambda x, c, k: (jax.lax.complex(x, x), k), X), "Return its real"),
+        (
+            lambda: fd.sample(PLAN, lambda x, c, k: (jax.lax.complex(x, x), k), X),
+            "Return its real",
+        ),
         (lambda: fd.sample(PLAN, lambda x, c, k: (x > 0, k), X), "Return floats"),
         (lambda: fd.sample(PLAN, lambda x, c, k: (x, 1.0), X), "carry like the one"),
         (lambda: fd.sample(PLAN, MODEL, X, move=lambda *a: None), "move must be"),

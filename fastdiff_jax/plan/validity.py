@@ -70,10 +70,16 @@ def validate(plan: Plan) -> None:
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUMm":
             raise ValueError(f"plan {path} must be numbers, got {leaf.dtype}.")
         _finite(leaf, path)
+    here = id(plan)
+    forget = lambda _: _FOUND_GOOD.pop(here, None)  # noqa: E731
+    _FOUND_GOOD[here] = weakref.ref(plan, forget)
 
 
 def valid(plan: Plan) -> Plan:
-    """The plan itself, validated once per object.
+    """The plan itself, validated unless this very object has been.
+
+    Arrays that are edited in place afterwards are not looked at again: change a plan
+    with `dataclasses.replace`.
 
     Raises:
         ValueError: as `validate`.
@@ -81,9 +87,6 @@ def valid(plan: Plan) -> Plan:
     seen = _FOUND_GOOD.get(id(plan))
     if seen is None or seen() is not plan:
         validate(plan)
-        here = id(plan)
-        forget = lambda _: _FOUND_GOOD.pop(here, None)  # noqa: E731
-        _FOUND_GOOD[here] = weakref.ref(plan, forget)
     return plan
 
 
