@@ -9,6 +9,7 @@ import numpy as np
 
 from ..analysis import Report
 from ..files import write_whole
+from ..guards import checked, must
 
 __all__ = ["plot_analysis", "pyplot", "save"]
 
@@ -60,6 +61,8 @@ def save(figure: Any, path: str | os.PathLike) -> Path:
         ValueError: a suffix other than .png.
     """
     target = Path(path)
+    if not target.name:
+        raise must("path", "the name of a file", str(path))
     target = target if target.suffix else target.with_suffix(".png")
     if target.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, got {str(path)!r}.")
@@ -71,7 +74,8 @@ def save(figure: Any, path: str | os.PathLike) -> Path:
     return target
 
 
-def plot_analysis(reports: Mapping[str, Report], path: str | os.PathLike) -> Path:
+@checked
+def plot_analysis(reports: Mapping[str, Report], path: str | os.PathLike[str]) -> Path:
     """Compare plans: error and gain over the data's variance, model error, weights.
 
     Args:
@@ -86,9 +90,7 @@ def plot_analysis(reports: Mapping[str, Report], path: str | os.PathLike) -> Pat
         ModuleNotFoundError: matplotlib is not installed.
     """
     if not 1 <= len(reports) <= len(_COLOURS):
-        raise ValueError(
-            f"plot_analysis draws 1 to {len(_COLOURS)} reports, got {len(reports)}."
-        )
+        raise must("reports", f"1 to {len(_COLOURS)} of them", reports)
     plt = pyplot()
     count = len(reports)
     columns = min(count, 3)
