@@ -22,10 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import plan
-from .guards import checked
+from .guards import checked, must
 from .noise.streams import PRIOR, keys_of, normal
-from .states import align, floating
-from .trees import pytree
+from .numerics import check_times
+from .states import align, arrays, float_dtype, floating, shaped
+from .trees import concrete, pytree
 from .typing import Array, ArrayLike, Key, Process, PyTree
 
 __all__ = [
@@ -51,15 +52,30 @@ def unit_noise(key: Key, shape: Any, dtype: Any = None) -> PyTree:
         shape: shape (B, ...) of the state, or a tree of arrays or ShapeDtypeStructs.
         dtype: of the result, None for float32 (float64 under x64).
     """
-    if isinstance(shape, tuple | list) and all(isinstance(n, int) for n in shape):
-        kind = jnp.result_type(float) if dtype is None else dtype
+    kind, sizes = float_dtype(dtype), isinstance(shape, tuple | list)
+    if sizes and all(isinstance(n, int | np.integer) for n in shape):
+        if any(n < 0 for n in shape):
+            raise must("shape", "sizes >= 0", shape)
         shape = jax.ShapeDtypeStruct(tuple(shape), kind)
+    shaped("shape", shape)
     return normal(keys_of(key, shape), PRIOR, shape)
+
+
+def _inside(process: Process, name: str, t: float) -> float:
+    """A time of the process' domain, checked where it is known."""
+    if concrete(t):
+        check_times(process, np.atleast_1d(np.asarray(t, np.float64)), name)
+    return t
 
 
 @checked
 def prior(
-    process: Any, key: Key, shape: Any, *, start: float | None = None, dtype: Any = None
+    process: Process,
+    key: Key,
+    shape: Any,
+    *,
+    start: float | None = None,
+    dtype: Any = None,
 ) -> PyTree:
     """Noise to start from: sigma(start) z, one key per sample.
 
@@ -79,7 +95,7 @@ def prior(
         >>> x.shape
         (2, 3)
     """
-    start = process.start if start is None else start
+    start = process.start if start is None else _inside(process, "start", start)
     z = unit_noise(key, shape, dtype)
     return jax.tree.map(lambda v: jnp.asarray(process.sigma(start), v.dtype) * v, z)
 
@@ -107,6 +123,7 @@ def centre_of(process: Process) -> Any:
 @checked
 def spread_over(y: PyTree, x: PyTree, k: Any = 1.0) -> PyTree:
     """K y with the axes and dtypes of x: leaves of y broadcast against those of x."""
+    arrays("y", y)
 
     def leaf(v: Any, like: Array) -> Array:
         v = align(jnp.asarray(v).astype(like.dtype), like)
@@ -122,7 +139,7 @@ def degraded(y: PyTree) -> PyTree:
     Raises:
         ValueError: whole numbers.
     """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(y):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays("y", y)):
         dtype = jnp.asarray(leaf).dtype
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise ValueError(
@@ -220,8 +237,8 @@ def fit_gaussian(data: ArrayLike, rank: int | None = None) -> Gaussian:
 def teleport(
     x: Array,
     process: Process,
-    t_from: ArrayLike,
-    t_to: ArrayLike,
+    t_from: float,
+    t_to: float,
     gaussian: Gaussian,
 ) -> Array:
     """Exact probability-flow solution for Gaussian data, from one time to another.
@@ -249,6 +266,10 @@ def teleport(
         (8, 4)
     """
     x = jnp.asarray(x)
+    for name, t in (("t_from", t_from), ("t_to", t_to)):
+        _inside(process, name, t)
+    if concrete(t_from) and not process.sigma(np.float64(t_from)) > 0:
+        raise must("t_from", "a time with sigma > 0", t_from)
     start, end = jnp.asarray(t_from, x.dtype), jnp.asarray(t_to, x.dtype)
     return _move(
         x,
@@ -291,7 +312,10 @@ def jump(
             f"jump needs one level per row, got sigma of shape {np.shape(level.sigma)}."
         )
     x = jnp.asarray(x)
-    t = jnp.asarray(process.start if start is None else start, x.dtype)
+    start = process.start if start is None else _inside(process, "start", start)
+    if concrete(start) and not process.sigma(np.float64(start)) > 0:
+        raise must("start", "a time with sigma > 0", start)
+    t = jnp.asarray(start, x.dtype)
     there = tuple(jnp.asarray(v[0], x.dtype) for v in (level.alpha, level.sigma))
     return _move(x, (process.alpha(t), process.sigma(t)), there, gaussian)
 

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .guards import checked, must
+from .guards import must
 from .typing import Array, PyTree
 
 __all__ = [
     "align",
+    "arrays",
     "batch_of",
+    "float_dtype",
     "floating",
     "like_state",
     "mix",
@@ -23,18 +25,78 @@ __all__ = [
     "per_sample",
     "real_dtype",
     "scale",
+    "shaped",
     "some_arrays",
 ]
 
 
-@checked
+def arrays(name: str, tree: PyTree) -> PyTree:
+    """A tree of numbers as it is.
+
+    Raises:
+        ValueError: no leaves, a mask, or a leaf that is no number and no array of them.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if not leaves:
+        raise must(name, "an array or a tree of arrays", tree)
+    for path, leaf in leaves:
+        at = name + jax.tree_util.keystr(path)
+        if isinstance(leaf, np.ma.MaskedArray):
+            fix = "Fill it first: x.filled(...)."
+            raise must(at, "an array without a mask", leaf, fix)
+        dtype = getattr(leaf, "dtype", None)
+        plain = isinstance(leaf, bool | int | float | complex)
+        kinds = (np.number, np.bool_)
+        if not plain and (
+            dtype is None or not any(jnp.issubdtype(dtype, k) for k in kinds)
+        ):
+            raise must(at, "an array of numbers", leaf)
+    return tree
+
+
+def shaped(name: str, tree: PyTree) -> PyTree:
+    """A tree whose leaves have shapes and floating dtypes, as it is.
+
+    Raises:
+        ValueError: no leaves, or one without.
+    """
+    rule = "floating arrays, or ShapeDtypeStructs"
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if not leaves:
+        raise must(name, rule, tree)
+    for path, leaf in leaves:
+        dtype, shape = getattr(leaf, "dtype", None), getattr(leaf, "shape", None)
+        good = isinstance(shape, tuple) and isinstance(dtype, np.dtype)
+        if not good or not jnp.issubdtype(dtype, jnp.inexact):
+            raise must(name + jax.tree_util.keystr(path), rule, leaf)
+    return tree
+
+
+def float_dtype(dtype: Any) -> Any:
+    """A floating or complex dtype, None for jax's own.
+
+    Raises:
+        ValueError: another dtype, or none.
+    """
+    if dtype is None:
+        return jnp.result_type(float)
+    try:
+        found = None if isinstance(dtype, int | float | list) else jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.inexact):
+        raise must("dtype", "floating, e.g. 'float32', or None", dtype)
+    return found
+
+
 def floating(x: PyTree) -> PyTree:
     """X as arrays in float32 or wider.
 
     Raises:
-        ValueError: a leaf of whole numbers or truth values.
+        ValueError: no arrays, or a leaf of whole numbers or truth values.
     """
     some_arrays(x)
+    arrays("x", x)
 
     def leaf(path: Any, value: Any) -> Array:
         try:
@@ -111,7 +173,6 @@ def like_state(x: PyTree, prediction: PyTree, hint: str = _VARIANCE) -> PyTree:
     return jax.tree_util.tree_map_with_path(leaf, x, prediction)
 
 
-@checked
 def align(value: Any, like: Array, real: bool = False) -> Array:
     """A number or array in the dtype of `like`, its axes against the last of them."""
     xp = jnp if isinstance(like, jax.Array) else np

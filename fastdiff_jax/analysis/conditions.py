@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import to_data
 from ..typing import Array, Process
 from .response import scalar, start_level
@@ -114,6 +114,10 @@ def order_conditions(
         raise ValueError(
             f"a stochastic plan has order conditions in basis='data', got {basis!r}."
         )
+    if degrees < 1:
+        raise must("degrees", ">= 1", degrees)
+    if not tol > 0:
+        raise must("tol", "> 0", tol)
     plan = scalar(plan, "order_conditions")
     test = _Test(plan, process, basis, variable, degrees)
     step, stage, total = _Comparison(plan, test).run()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
-from ..guards import checked
+from ..guards import checked, must
 from ..typing import Process
 from .gaussian import gaussian_error
 from .response import numeric
@@ -83,6 +83,10 @@ def graded_times(process: Process, steps: int, power: float = 1.0) -> np.ndarray
     A multistep method of order p starts with a step of order 1, error h_0^2: with
     h_0 = O(N^-power) and power = (p + 1) / 2 that start does not cap the order.
     """
+    if steps < 1:
+        raise must("steps", ">= 1", steps)
+    if not power > 0:
+        raise must("power", "> 0", power)
     ramp = np.linspace(0, 1, steps + 1) ** power
     return np.asarray(process.half_log_snr_inverse(LOW + ramp * (HIGH - LOW)))
 
@@ -203,6 +207,11 @@ def fit_order(steps: np.ndarray, errors: np.ndarray) -> OrderFit:
         >>> fit_order(np.array([10, 20]), np.array([4e-2, 1e-2])).order
         2.0
     """
+    if np.ndim(steps) != 1 or len(steps) < 2:
+        raise must("steps", "two or more numbers, (N,)", steps)
+    if np.shape(errors) != np.shape(steps):
+        raise must("errors", f"one number per grid, {np.shape(steps)}", errors)
+    steps, errors = np.asarray(steps), np.asarray(errors)
     good = np.flatnonzero(errors > FLOOR)[-2:]
     if len(good) < 2 or not np.isfinite(errors[good]).all():
         return OrderFit(float("nan"), steps, errors)

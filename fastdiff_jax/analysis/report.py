@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import plan as plans
-from ..guards import checked
+from ..guards import checked, must
 from ..typing import ArrayLike, Process
 from .conditions import Conditions, order_conditions
 from .gaussian import Constant, GaussianError, constant, gaussian_error, transfer
@@ -147,6 +147,14 @@ def report(
         (8, 1)
     """
     plan = numeric(plan)
+    if np.ndim(variance) > 1 or not np.size(variance):
+        raise must("variance", "a number or numbers (V,)", variance)
+    if np.shape(mean) not in ((), np.shape(variance)):
+        raise must("mean", "one number, or one per variance", mean)
+    if np.shape(error_size) not in ((), (plan.length,)):
+        raise must(
+            "error_size", f"a number or one per row, ({plan.length},)", error_size
+        )
     spectrum = np.atleast_1d(np.asarray(variance, np.float64))
     error = amplification(plan, reaction, error_size)
     return Report(

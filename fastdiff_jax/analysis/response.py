@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from .. import plan as plans
-from ..guards import checked
+from ..guards import checked, must
 from ..plan.checks import HostRow
 from ..typing import ArrayLike
 
@@ -192,5 +192,5 @@ def respond(
 def _variance(variance: ArrayLike) -> np.ndarray:
     v = np.atleast_1d(np.asarray(variance, np.float64))
     if not (np.isfinite(v) & (v >= 0)).all():
-        raise ValueError(f"variance must be finite and >= 0, got {v.min()}.")
+        raise must("variance", "finite and >= 0", variance)
     return v

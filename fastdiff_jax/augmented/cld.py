@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import expm
 
-from ..guards import checked
+from ..guards import checked, must
 from .linear_sde import LinearSDE
 
 __all__ = ["cld", "vp"]
@@ -47,9 +47,11 @@ def cld(
         damping = float(2 / np.sqrt(m_inv)) if m_inv > 0 else np.nan
     for name, value in {"beta": beta, "m_inv": m_inv, "damping": damping}.items():
         if not value > 0:
-            raise ValueError(f"{name} must be > 0, got {value}.")
+            raise must(name, "> 0", value)
     if not gamma >= 0:
-        raise ValueError(f"gamma must be >= 0, got {gamma}.")
+        raise must("gamma", ">= 0", gamma)
+    if not 0 < end < 1:
+        raise must("end", "in (0, 1), the clock's", end)
     f = beta * np.array([[0.0, m_inv], [-1.0, -damping * m_inv]])
     g = np.array([[0.0], [np.sqrt(2 * damping * beta)]])
     half = damping * m_inv * beta / 2  # decay where critical
@@ -87,6 +89,10 @@ def vp(
         >>> vp().channels
         1
     """
+    if not 0 < beta_min <= beta_max:
+        raise must("beta_min", "> 0 and at most beta_max", beta_min)
+    if not 0 < end < 1:
+        raise must("end", "in (0, 1), the clock's", end)
 
     def beta(t: np.ndarray) -> np.ndarray:
         return (beta_min + t * (beta_max - beta_min))[:, None, None]

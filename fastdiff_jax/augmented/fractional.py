@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import gamma as gamma_function
 from scipy.special import gammainc
 
-from ..guards import checked
+from ..guards import checked, must
 from .linear_sde import LinearSDE
 
 __all__ = ["MarkovApproximation", "fractional", "markov_approximation"]
@@ -85,13 +85,13 @@ def markov_approximation(
     Reference: Daems et al. 2023 (2310.12975), section 3.
     """
     if not 0 < hurst < 1:
-        raise ValueError(f"hurst must lie in (0, 1), got {hurst}.")
+        raise must("hurst", "in (0, 1)", hurst)
     if paths < 1:
-        raise ValueError(f"paths must be >= 1, got {paths}.")
+        raise must("paths", ">= 1", paths)
     if not gamma_max > 1:
-        raise ValueError(f"gamma_max must be > 1, got {gamma_max}.")
+        raise must("gamma_max", "> 1", gamma_max)
     if not horizon > 0:
-        raise ValueError(f"horizon must be > 0, got {horizon}.")
+        raise must("horizon", "> 0", horizon)
     place = np.linspace(-1, 1, paths) if paths > 1 else np.zeros(1)
     g, t, a = gamma_max**place, horizon, hurst + 0.5
     both = g[:, None] + g
@@ -147,7 +147,9 @@ def fractional(
             f"beta_max={beta_max}."
         )
     if not initial >= 0:
-        raise ValueError(f"initial must be >= 0, got {initial}.")
+        raise must("initial", ">= 0", initial)
+    if not 0 < end < 1:
+        raise must("end", "in (0, 1), the clock's", end)
     k, slope = 1 + paths, beta_max - beta_min
     pull, push = fit.weights * fit.rates, fit.weights.sum()
 

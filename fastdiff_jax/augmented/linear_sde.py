@@ -20,8 +20,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from ..guards import checked
-from ..starts import prior as unit_prior
-from ..typing import Array, Key
+from ..starts import unit_noise
+from ..typing import Array, ArrayLike, Key
 
 __all__ = ["LinearSDE", "linear_sde", "prior", "transposed"]
 
@@ -203,7 +203,7 @@ def linear_sde(
     drift: Callable[[np.ndarray], np.ndarray],
     diffusion: Callable[[np.ndarray], np.ndarray],
     *,
-    initial: Any = None,
+    initial: ArrayLike | None = None,
     flow: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     start: float = 1.0,
     end: float = 1e-3,
@@ -254,16 +254,6 @@ def linear_sde(
     )
 
 
-class _Unit:
-    """Unit noise for `engine.prior`."""
-
-    start = 1.0
-
-    @staticmethod
-    def sigma(_: Any) -> float:
-        return 1.0
-
-
 @checked
 def prior(
     process: LinearSDE, key: Key, shape: tuple[int, ...], *, start: float | None = None
@@ -289,7 +279,7 @@ def prior(
             f"shape must be (B, {process.channels}, ...): the channels on axis 1; got "
             f"{tuple(shape)}."
         )
-    z = unit_prior(_Unit(), key, shape)
+    z = unit_noise(key, shape)
     lower = process.cholesky(process.start if start is None else start, "start")
     return jax.tree.map(
         lambda v: jnp.einsum(

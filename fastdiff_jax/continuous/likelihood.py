@@ -146,9 +146,9 @@ def log_likelihood(
     _check_numbers(rtol=rtol, atol=atol, **counts)
     _check_path(process, denoiser, start, end)
     exact = divergence == "exact"
-    if not exact and key is None:
+    if key is None and not exact:
         raise ValueError("'hutchinson' draws probes; pass key=jax.random.key(0).")
-    keys = None if exact else keys_of(key, x)
+    keys = None if exact or key is None else keys_of(key, x)
     settings = Settings(
         probes=1 if exact else probes,
         probe=probe,

@@ -247,6 +247,8 @@ def per_modality(
 
     Reference: Bao et al. 2023 (2303.06555).
     """
+    if not roles:
+        raise must("roles", "a role for every part", roles)
     base, _ = _base(process, base)
     held = {"clean": process.clean, "noise": base[0]}
     found = {}

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..typing import Array, Process
 from .place import count, finish, placed
 from .spacing import uniform
@@ -40,6 +40,10 @@ def flow_shift(
     """
     if mu is not None and tokens is not None:
         raise ValueError(f"give mu or tokens, not both; got {mu=}, {tokens=}.")
+    if tokens is not None and tokens < 1:
+        raise must("tokens", ">= 1", tokens)
+    if mu is not None and abs(mu) > 700:
+        raise must("mu", "in -700..700, so that e^mu is a number", mu)
     if tokens is not None:
         mu = 0.5 + (tokens - 256) * (1.15 - 0.5) / (4096 - 256)
     g = math.exp(mu) if mu is not None else float(shift)
@@ -74,6 +78,9 @@ def beta(
     to_zero: bool = False,
 ) -> np.ndarray:
     """Quantiles of a Beta(a, b) law over sigma / alpha (2407.12173)."""
+    for name, value in (("a", a), ("b", b)):
+        if not value > 0:
+            raise must(name, "> 0", value)
     from scipy import special  # a tenth of a second that most imports need not pay
 
     def place(r: np.ndarray, first: float, last: float) -> Array:

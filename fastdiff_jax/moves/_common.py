@@ -6,17 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..guards import must
 from ..noise import side_noise
 from ..plan import Level, Plan, ends_step
-from ..states import mix
+from ..states import arrays, mix
 from ..typing import Array, Key, PyTree
 
 __all__ = ["at_level", "floats", "refuse_open_rows", "spread"]
 
 
-def floats(value: Any) -> Array:
+def floats(name: str, value: Any) -> Array:
     """An array as it is, or as floats if it holds whole numbers or truth values."""
-    value = jnp.asarray(value)
+    if isinstance(value, list):
+        try:
+            value = np.asarray(value)
+        except ValueError:  # ragged
+            raise must(name, "numbers in a regular shape", value) from None
+    value = jnp.asarray(arrays(name, value))
     whole = not jnp.issubdtype(value.dtype, jnp.inexact)
     return value.astype(jnp.result_type(float)) if whole else value
 

@@ -84,7 +84,7 @@ def linear_part(known: ArrayLike, rows: ArrayLike) -> LinearPart:
     Example:
         >>> move = linear_part([0.3], [[0.6, 0.8]])
     """
-    known = floats(known)
+    known = floats("known", known)
     rows = np.asarray(rows, np.float64)
     if rows.ndim != 2 or known.ndim < 1 or known.shape[-1] != rows.shape[0]:
         raise ValueError(
@@ -133,7 +133,7 @@ def colourise(grey: ArrayLike) -> LinearPart:
 
     Reference: Song et al. 2021 (2011.13456), appendix I.3.
     """
-    grey = floats(grey)
+    grey = floats("grey", grey)
     if grey.shape[-1:] != (1,):
         raise ValueError(
             f"grey must have a last axis of 1, got shape {grey.shape}. Use "

@@ -6,14 +6,16 @@ Song et al. 2021 (2011.13456), appendix I.2.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from ..engine import Info, State
-from ..guards import checked
+from ..guards import checked, must
 from ..plan import Level, Plan, Row
+from ..states import arrays
 from ..trees import concrete, pytree
 from ..typing import PyTree
 from ._common import at_level, floats, refuse_open_rows, spread
@@ -78,14 +80,14 @@ def inpaint(known: PyTree, mask: PyTree) -> Inpaint:
 
     Reference: Song et al. 2021 (2011.13456), appendix I.2.
     """
-    known = jax.tree.map(floats, known, is_leaf=_listed)
+    known = jax.tree.map(partial(floats, "known"), known, is_leaf=_listed)
+    arrays("known", known)
     mask = jax.tree.map(_as_mask, mask, is_leaf=_listed)
     if concrete(known):
         bad = [not np.isfinite(np.asarray(v)).all() for v in jax.tree.leaves(known)]
         if any(bad):
-            raise ValueError(
-                "known must be finite, where the mask is 0 too; put 0 there."
-            )
+            fix = "Where the mask is 0, too: put 0 there."
+            raise must("known", "finite", known, fix)
     return Inpaint(known, mask)
 
 
@@ -95,7 +97,7 @@ def _listed(value: Any) -> bool:
 
 
 def _as_mask(mask: Any) -> Any:
-    mask = floats(mask)
+    mask = arrays("mask", floats("mask", mask))
     if concrete(mask) and not ((mask >= 0) & (mask <= 1)).all():
         raise ValueError(
             "mask must lie in [0, 1], 1 where the element is known; got values from "

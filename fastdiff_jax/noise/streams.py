@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..guards import checked
-from ..states import batch_of
+from ..guards import checked, must
+from ..states import batch_of, shaped
+from ..trees import concrete
 from ..typing import Array, Key, PyTree
 
 __all__ = ["PATH", "PRIOR", "START", "keys_of", "needed", "normal", "side_noise"]
@@ -17,11 +18,11 @@ PRIOR, START, _SIDE, PATH = 2**32 - 1, 2**32 - 2, 2**32 - 3, 2**32 - 4
 
 
 @checked
-def keys_of(key: Any, x: PyTree) -> Key:
+def keys_of(key: Key, x: PyTree) -> Key:
     """One key per sample: given, or sample i's is fold_in(key, i)."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
-    batch = batch_of(x)
+    batch = batch_of(shaped("x", x))
     if key.ndim == 0:
         if batch is None:
             return key
@@ -34,6 +35,15 @@ def keys_of(key: Any, x: PyTree) -> Key:
     return key
 
 
+def _counted(name: str, value: Any) -> None:
+    """A number from 0 on, where it is known."""
+    if not concrete(value):
+        return
+    whole = getattr(value, "ndim", 0) == 0 and hasattr(value, "__index__")
+    if not whole or isinstance(value, bool) or not 0 <= int(value) < 2**32:
+        raise must(name, "a whole number >= 0", value)
+
+
 @checked
 def normal(key: Key, row: Any, like: PyTree) -> PyTree:
     """Standard normal noise of a row, a function of (sample key, row) alone.
@@ -43,7 +53,8 @@ def normal(key: Key, row: Any, like: PyTree) -> PyTree:
         row: the row's index.
         like: a tree whose shapes and dtypes the noise takes.
     """
-    leaves, structure = jax.tree.flatten(like)
+    leaves, structure = jax.tree.flatten(shaped("like", like))
+    _counted("row", row)
 
     def draw(key: Key, number: int, shape: tuple, dtype: Any) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(key, row), number)
@@ -67,7 +78,7 @@ def side_noise(key: Key | None, row: Any, like: PyTree, stream: int = 0) -> PyTr
         like: a tree whose shapes and dtypes the noise takes.
         stream: one number per use in a row.
     """
-    key = needed(key)
+    key, _ = needed(key), _counted("stream", stream)
     for number in (_SIDE, stream):
         fold = partial(jax.random.fold_in, data=number)
         key = fold(key) if key.ndim == 0 else jax.vmap(fold)(key)

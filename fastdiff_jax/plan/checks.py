@@ -38,9 +38,10 @@ def walk(
         noise: row -> z or None; row -1 is the start's. None: no noise.
     """
     x = jax.tree.map(lambda v: np.asarray(v, np.float64), x)
-    if checked(plan).start is None:
+    start = valid(plan).start
+    if start is None:
         raise ValueError("this plan goes on from other rows; give it their registers.")
-    registers = begin(plan.start, x, noise and noise(-1), plan.matrix)
+    registers = begin(start, x, noise and noise(-1), plan.matrix)
     yield HostRow(registers, registers[0])
     for i in range(plan.length):
         row = jax.tree.map(lambda w, i=i: w[i], plan.rows)

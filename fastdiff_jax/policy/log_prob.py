@@ -19,10 +19,10 @@ import numpy as np
 
 from .. import engine
 from ..engine.kernels import density, deviation, drawn, mean_of, start, trusted
-from ..guards import checked
+from ..guards import checked, must
 from ..noise.streams import needed, normal
 from ..plan import Plan, Row
-from ..states import floating
+from ..states import arrays, floating
 from ..typing import Array, ArrayLike, Denoiser, Key, PyTree
 
 __all__ = ["Rollout", "log_prob", "noise_of", "ppo_loss", "ratio", "rollout"]
@@ -90,6 +90,8 @@ def rollout(
     first = start(plan, denoiser, x, key)
     if noise is None:
         needed(key)
+    else:
+        _recorded(plan, noise, first.point)
 
     def body(state: engine.State, each: tuple[Row, PyTree]) -> tuple:
         row, z = each
@@ -103,6 +105,17 @@ def rollout(
     last, (states, scores) = jax.lax.scan(body, first, (plan.rows, noise))
     path = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first.point, states)
     return Rollout(last.point, path, jax.lax.stop_gradient(trusted(plan, scores)))
+
+
+def _recorded(plan: Plan, noise: PyTree, like: PyTree) -> None:
+    """Noise of every row, a tree like the state."""
+    arrays("noise", noise)
+    rule = f"a tree like x with {plan.length} rows before its axes"
+    if jax.tree.structure(noise) != jax.tree.structure(like):
+        raise must("noise", rule, noise)
+    for z, x in zip(jax.tree.leaves(noise), jax.tree.leaves(like), strict=True):
+        if np.shape(z) != (plan.length, *x.shape):
+            raise must("noise", rule, z)
 
 
 @checked
@@ -180,7 +193,16 @@ def ratio(new: Array, old: Array) -> Array:
     Args:
         new, old: log-probabilities, (rows, B).
     """
+    _paired(new, old)
     return jnp.exp(new - old)
+
+
+def _paired(new: Array, old: Array) -> None:
+    """Log-probabilities of the same steps."""
+    if np.ndim(new) not in (1, 2):
+        raise must("new", "log-probabilities (rows, B)", new)
+    if np.shape(old) != np.shape(new):
+        raise must("old", f"of the shape of new, {np.shape(new)}", old)
 
 
 @checked
@@ -216,7 +238,17 @@ def ppo_loss(
     Reference: Liu et al. 2025 (2505.05470); Schulman et al. 2017 (1707.06347).
     """
     old = jax.lax.stop_gradient(jnp.asarray(old))
+    if np.ndim(new) != 2:
+        raise must("new", "log-probabilities (rows, B)", new)
     r = ratio(new, old)
+    if np.shape(advantage) != r.shape[1:]:
+        raise must("advantage", f"one number per sample, {r.shape[1:]}", advantage)
+    if not 0 < clip < 1:
+        raise must("clip", "in (0, 1)", clip)
+    if rows is not None:
+        bits = jnp.asarray(rows)
+        if bits.shape != r.shape[:1] or bits.dtype != bool:
+            raise must("rows", f"truth values, one per row {r.shape[:1]}", rows)
     advantage = jnp.asarray(advantage, r.dtype)[None]
     worst = jnp.maximum(-advantage * r, -advantage * jnp.clip(r, 1 - clip, 1 + clip))
     count = (old != 0).any(1) if rows is None else jnp.asarray(rows)
@@ -228,7 +260,8 @@ def _along(
     plan: Plan, denoiser: Denoiser, path: PyTree, read: Any, checkpoint: bool
 ) -> Any:
     """read(row, next state, its mean) for every row, given the path up to it."""
-    lengths = {np.shape(v)[0] for v in jax.tree.leaves(path)}
+    arrays("path", path)
+    lengths = {np.shape(v)[0] if np.ndim(v) else 0 for v in jax.tree.leaves(path)}
     if lengths != {plan.length + 1}:
         raise ValueError(
             f"path must have a leading axis of {plan.length + 1} states (the plan's "

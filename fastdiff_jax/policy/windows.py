@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import namespace
+from ..trees import concrete
 from ..typing import Array, ArrayLike
 
 __all__ = ["flow_grpo_tau2", "window", "window_at"]
@@ -34,6 +35,9 @@ def flow_grpo_tau2(eta: float | Array = 0.7) -> float | Array:
 
     Reference: Liu et al. 2025 (2505.05470), eq 9.
     """
+    if concrete(eta) and not (np.isfinite(eta).all() and np.all(np.asarray(eta) >= 0)):
+        raise must("eta", "finite and >= 0", eta)
+    eta = np.asarray(eta) if isinstance(eta, list | tuple) else eta
     return eta * eta / 2
 
 
@@ -65,6 +69,8 @@ def window(steps: int, first: int | Array, width: int, tau2: ArrayLike) -> Array
     xp = namespace(first, tau2)
     if xp is np:
         first = _whole("first", first)
+        if np.shape(tau2) not in ((), (steps,)):
+            raise must("tau2", f"one number, or one per step ({steps},)", tau2)
         if not 1 <= width <= steps or not 0 <= first <= steps - width:
             raise ValueError(
                 f"the window must lie in the {steps} steps, got {first=}, {width=}. "
@@ -84,7 +90,7 @@ def _whole(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} must be a whole number, got {value!r}.") from None
+        raise must(name, "a whole number", value) from None
 
 
 @checked

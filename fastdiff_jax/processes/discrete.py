@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -254,7 +254,7 @@ def vp_discrete(
         for name, value in (("beta_min", low), ("beta_max", high)):
             if not 0 < value < 1:
                 raise must(name, "in (0, 1)", value)
-        betas = named_betas(betas, steps, low, high)
+        betas = named_betas(cast(Named, betas), steps, low, high)
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
         bad = betas[~((betas > 0) & (betas < 1))]

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..analysis import Report
 from ..files import folder_of, write_whole
+from ..guards import checked, must
 
 __all__ = ["draw_analysis", "plot_analysis", "png_of", "pyplot", "save"]
 
@@ -68,7 +69,7 @@ def save(figure: Any, path: str | os.PathLike) -> Path:
     return target
 
 
-def png_of(path: str | os.PathLike) -> Path:
+def png_of(path: str | os.PathLike[str]) -> Path:
     """The path with the suffix .png, which a path without one gets.
 
     Raises:
@@ -82,7 +83,8 @@ def png_of(path: str | os.PathLike) -> Path:
     return target
 
 
-def plot_analysis(reports: Mapping[str, Report], path: str | os.PathLike) -> Path:
+@checked
+def plot_analysis(reports: Mapping[str, Report], path: str | os.PathLike[str]) -> Path:
     """Compare plans: error and gain over the data's variance, model error, weights.
 
     Args:
@@ -103,9 +105,7 @@ def plot_analysis(reports: Mapping[str, Report], path: str | os.PathLike) -> Pat
 def draw_analysis(reports: Mapping[str, Report]) -> Any:
     """The figure of `plot_analysis`, for `save`."""
     if not 1 <= len(reports) <= len(_COLOURS):
-        raise ValueError(
-            f"plot_analysis draws 1 to {len(_COLOURS)} reports, got {len(reports)}."
-        )
+        raise must("reports", f"1 to {len(_COLOURS)} of them", reports)
     plt = pyplot()
     count = len(reports)
     columns = min(count, 3)

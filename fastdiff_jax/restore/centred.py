@@ -27,7 +27,7 @@ from ..models.adapter import Model
 from ..numerics import namespace
 from ..plan import Plan
 from ..starts import centre_of, degraded, spread_over, unit_noise
-from ..states import align, floating
+from ..states import align, arrays, floating
 from ..trees import as_tree, pytree
 from ..typing import Context, Denoiser, Key, Process, PyTree
 from .network import Restorer
@@ -192,7 +192,7 @@ def sample(
         x = unit_noise(key, like)
         x = jax.tree.map(lambda z: z * align(plan.rows.level.sigma[0], z), x)
     else:
-        x = floating(start)
+        x = floating(arrays("start", start))
         x = jax.tree.map(lambda v, s: v - s, x, spread_over(y, x, inner.k))
     shift = spread_over(y, x, inner.k)
     found = run_plan(plan, inner, x, key=key, **options)

@@ -8,14 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..hooks import Wrapped
 from ..models.adapter import Model
 from ..starts import degraded, spread_over
 from ..states import align
-from ..trees import as_tree, pytree
-from ..typing import Context, Denoiser, PyTree
+from ..trees import as_tree, concrete, pytree
+from ..typing import ArrayLike, Context, Denoiser, PyTree
 from .centred import refuse_plain_models
 from .network import Restorer
 
@@ -94,7 +95,7 @@ class Normalized(Wrapped):
 
 
 @checked
-def normalized(denoiser: Denoiser, variance: Any = 1.0) -> Normalized:
+def normalized(denoiser: Denoiser, variance: ArrayLike = 1.0) -> Normalized:
     """Scale what the network sees to unit variance: ResShift's latent networks.
 
     net(x / sqrt(sigma^2 + variance)), sigma^2 = eta kappa^2 on ResShift's path.
@@ -114,6 +115,8 @@ def normalized(denoiser: Denoiser, variance: Any = 1.0) -> Normalized:
 
     Reference: Yue et al. 2023 (2307.12348), published code.
     """
+    if concrete(variance) and not np.all(np.asarray(variance) > 0):
+        raise must("variance", "> 0", variance)
     stop = (Model, Restorer)
     for part in jax.tree.leaves(denoiser, is_leaf=lambda v: isinstance(v, stop)):
         kind = part.net.prediction if isinstance(part, Restorer) else None

@@ -19,7 +19,7 @@ is its published reverse loop.
 import numpy as np
 
 from .. import solvers
-from ..guards import checked
+from ..guards import checked, must
 from ..plan import Plan
 from ..typing import ArrayLike, Process
 from .centred import centre_of
@@ -47,7 +47,8 @@ def steps(process: Process, n: int = 20) -> np.ndarray:
         array([100.,  75.,  50.,  25.,   0.])
     """
     if n < 1:
-        raise ValueError(f"n must be >= 1, got {n}.")
+        raise must("n", ">= 1", n)
+    centre_of(process)
     return np.linspace(process.start, process.clean, n + 1)
 
 

@@ -21,11 +21,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ..guards import checked
+from ..guards import checked, must
 from ..models.adapter import Model
 from ..models.adapter import denoiser as plain
 from ..numerics import to_data
-from ..states import align, like_state
+from ..states import align, arrays, like_state
 from ..trees import pytree
 from ..typing import Array, Context, Process, PyTree
 
@@ -135,11 +135,9 @@ def denoiser(
         >>> model = denoiser(lambda x, y, t: y, process, y, prediction="data")
     """
     if not hasattr(process, "beta"):
-        raise ValueError(
-            f"process must have two endpoints, with beta(t) the weight of y; got "
-            f"{type(process).__name__}. Use e.g. processes.mean_reverting(), or "
-            "models.denoiser for a path without one."
-        )
+        fix = "Use e.g. processes.mean_reverting(), or models.denoiser without y."
+        raise must("process", "a path with two endpoints (beta of y)", process, fix)
+    arrays("y", y)
     bound = _WithInput(fn, params is not None)
     net = plain(
         bound,

@@ -24,9 +24,10 @@ import numpy as np
 
 from .. import plan as plans
 from .. import solvers
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import Levels, levels
 from ..plan import Plan, Row
+from ..processes import OUVE, SBVE
 from ..typing import Array, ArrayLike, Process
 
 __all__ = ["sb_ve", "sgmse"]
@@ -34,7 +35,7 @@ __all__ = ["sb_ve", "sgmse"]
 
 @checked
 def sgmse(
-    process: Process,
+    process: OUVE,
     steps: int = 30,
     *,
     snr: float = 0.5,
@@ -67,13 +68,11 @@ def sgmse(
 
     Reference: 2208.05830, section III.C; Song et al. 2021 (2011.13456), algorithm 3.
     """
-    if final not in ("mean", "data"):
-        raise ValueError(f"final must be 'mean' or 'data', got {final!r}.")
     for name, value, low in (("steps", steps, 2), ("corrections", corrections, 0)):
-        if not (isinstance(value, int | np.integer) and value >= low):
-            raise ValueError(f"{name} must be a whole number >= {low}, got {value!r}.")
-    if not (np.isfinite(snr) and snr >= 0):
-        raise ValueError(f"snr must be finite and >= 0, got {snr}.")
+        if value < low:
+            raise must(name, f">= {low}", value)
+    if snr < 0:
+        raise must("snr", ">= 0", snr)
     ts = np.append(np.linspace(process.start, process.end, steps), process.clean)
     lv = levels(process, ts)
     euler = _euler(process, lv, final)
@@ -112,7 +111,7 @@ def _euler(process: Process, lv: Levels, final: str) -> tuple[Array, ...]:
 
 @checked
 def sb_ve(
-    process: Process,
+    process: SBVE,
     steps: int = 50,
     *,
     sde: bool = True,
@@ -151,10 +150,13 @@ def sb_ve(
 
     Reference: 2407.16074, eqs 13-16.
     """
-    if ts is None:
-        ts = np.linspace(process.start, process.end, steps + 1)
+    if steps < 1:
+        raise must("steps", ">= 1", steps)
+    own = np.linspace(process.start, process.end, steps + 1)
     eta, drawn = (1.0 if sde else 0.0), sde or (first_noise and not compat)
-    made = solvers.two_endpoint(process, ts, eta=eta, first_noise=drawn)
+    made = solvers.two_endpoint(
+        process, own if ts is None else ts, eta=eta, first_noise=drawn
+    )
     rows = made.rows
     if sde:
         last = (np.arange(made.length) < made.length - 1).reshape(-1, 1)

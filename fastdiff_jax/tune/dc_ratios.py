@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from .. import engine
+from ..guards import checked
 from ..hooks import carry_of
 from ..numerics import levels
 from ..plan import Plan
@@ -46,6 +47,7 @@ class Search(NamedTuple):
     plain: np.ndarray
 
 
+@checked
 def reference(
     denoiser: Denoiser,
     process: Process,
@@ -105,6 +107,7 @@ def reference(
     )
 
 
+@checked
 def search(
     denoiser: Denoiser,
     process: Process,
@@ -285,6 +288,7 @@ def _features(steps: int, scale: float, first: int) -> np.ndarray:
     return np.einsum("kp,j,q->kpjq", *powers, n ** np.arange(2.0, -1, -1))
 
 
+@checked
 def fit_cascade(
     table: Iterable[tuple[float, ArrayLike]], *, dc_order: int = 2
 ) -> np.ndarray:
@@ -324,6 +328,7 @@ def fit_cascade(
     return theta
 
 
+@checked
 def predict_ratios(
     theta: ArrayLike, steps: int, scale: float = 1.0, *, dc_order: int = 2
 ) -> np.ndarray:

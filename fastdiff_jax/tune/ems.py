@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..files import read_arrays, short, write_whole
+from ..guards import checked
 from ..hooks import carry_of
 from ..trees import as_tree, pytree
 from ..typing import Array, ArrayLike, Context, Denoiser, Key, Process, PyTree
@@ -53,6 +54,7 @@ class Statistics:
         return np.linspace(self.low, self.high, np.shape(self.l)[0])
 
 
+@checked
 def from_arrays(
     low: float,
     high: float,
@@ -103,6 +105,7 @@ def _range(
     return low, high
 
 
+@checked
 def degenerated(
     process: Process,
     *,
@@ -151,12 +154,14 @@ def _read(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     return found
 
 
+@checked
 def save(statistics: Statistics, path: str | os.PathLike[str]) -> None:
     """Write statistics to an npz file; the file appears whole or not at all."""
     fields = {k: getattr(statistics, k) for k in ("low", "high", "l", "s", "b")}
     _write(path, format=_FORMAT, **fields)
 
 
+@checked
 def load(path: str | os.PathLike[str]) -> Statistics:
     """Read statistics from an npz file.
 
@@ -184,6 +189,7 @@ def load(path: str | os.PathLike[str]) -> Statistics:
 # -------------------------------------------------------------------------- estimation
 
 
+@checked
 def estimate(
     denoiser: Denoiser,
     process: Process,
