@@ -66,8 +66,11 @@ def shaped(name: str, tree: PyTree) -> PyTree:
         raise must(name, rule, tree)
     for path, leaf in leaves:
         dtype, shape = getattr(leaf, "dtype", None), getattr(leaf, "shape", None)
-        good = isinstance(shape, tuple) and isinstance(dtype, np.dtype)
-        if not good or not jnp.issubdtype(dtype, jnp.inexact):
+        if not (
+            isinstance(shape, tuple)
+            and isinstance(dtype, np.dtype)
+            and jnp.issubdtype(dtype, jnp.inexact)
+        ):
             raise must(name + jax.tree_util.keystr(path), rule, leaf)
     return tree
 
@@ -84,7 +87,7 @@ def float_dtype(dtype: Any) -> Any:
         found = None if isinstance(dtype, int | float | list) else jnp.dtype(dtype)
     except TypeError:
         found = None
-    if found is None or not jnp.issubdtype(found, jnp.inexact):
+    if found is None or not jnp.issubdtype(found.type, jnp.inexact):
         raise must("dtype", "floating, e.g. 'float32', or None", dtype)
     return found
 

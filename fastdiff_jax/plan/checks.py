@@ -11,6 +11,7 @@ from ..guards import checked
 from ..numerics import Basis, Levels
 from ..typing import PyTree
 from .core import Plan, advance, begin, line
+from .validity import valid
 
 __all__ = ["HostRow", "replay", "self_check", "walk"]
 
