@@ -535,7 +535,7 @@ BAD = {
         lambda: analysis.measured_order(functools.partial(S.ddim, eta=1.0), VP, (4, 8)),
         "deterministic plan",
     ),
-    "no reports": (lambda: plots.plot_analysis({}, "a.png"), "1 to 7 reports, got 0"),
+    "no reports": (lambda: plots.plot_analysis({}, "a.png"), "1 to 7 of them, got"),
 }
 
 

@@ -287,7 +287,7 @@ def test_bad_factors(make):
             make(VP, ts, eta=eta)
     with pytest.raises(ValueError, match="eta must be real numbers without NaN"):
         make(VP, ts, eta=np.nan)
-    with pytest.raises(ValueError, match="s_noise must be finite"):
+    with pytest.raises(ValueError, match="s_noise must be a finite"):
         make(VP, ts, s_noise=np.inf)
 
 

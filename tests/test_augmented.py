@@ -412,7 +412,7 @@ def test_bad_input(key):
         with pytest.raises(ValueError, match=text):
             aug.cld(**options)
     for args, options, text in (
-        ((1.0,), {}, r"hurst must lie in \(0, 1\)"),
+        ((1.0,), {}, r"hurst must be in \(0, 1\)"),
         ((0.5, 0), {}, "paths must be >= 1"),
         ((0.5,), {"gamma_max": 1.0}, "gamma_max must be > 1"),
         ((0.5,), {"beta_min": 0.0}, "need 0 < beta_min"),

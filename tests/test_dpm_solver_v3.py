@@ -228,6 +228,7 @@ def test_bad_input():
         V3(PROCESS, ts, made_up(low=-3.0))
     with pytest.raises(ValueError, match="to one table node"):
         V3(PROCESS, ts, made_up(nodes=3), compat=True)
+    V3(PROCESS, np.insert(ts, 2, ts[2]), table, compat=True)  # a repeat is no merge
     ve = fd.processes.ve()
     with pytest.raises(ValueError, match="half needs a clock with finite ends"):
         V3(ve, fd.grids.log_snr(ve, 4), fd.tune.ems.degenerated(ve), half=True)

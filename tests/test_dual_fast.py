@@ -65,7 +65,7 @@ def test_coefficient_does_not_recompile_and_has_a_gradient():
 def test_bad_input():
     with pytest.raises(ValueError, match="reference must be"):
         dual_fast(m.MODEL, 0.1, reference="last")
-    with pytest.raises(ValueError, match="rows >= 1 and power >= 0"):
+    with pytest.raises(ValueError, match="(rows|power) must be in"):
         fd.transforms.dual_fast_schedule(0, 0.1)
-    with pytest.raises(ValueError, match="rows >= 1 and power >= 0"):
+    with pytest.raises(ValueError, match="(rows|power) must be in"):
         fd.transforms.dual_fast_schedule(3, 0.1, power=-1.0)

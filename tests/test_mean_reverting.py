@@ -102,7 +102,7 @@ def test_conforms_and_traces():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: P.mean_reverting("quadratic"), "schedule must be 'cosine'"),
+        (lambda: P.mean_reverting("quadratic"), "schedule must be one of 'cosine'"),
         (lambda: P.mean_reverting(lambda_inf=0.0), "lambda_inf must be > 0, got 0"),
         (lambda: P.mean_reverting(end_alpha=1.0), r"end_alpha must be in \(0, 1\)"),
         (lambda: P.mean_reverting(train_steps=0), "train_steps must be >= 1, got 0"),

@@ -392,7 +392,7 @@ PLAIN = fd.models.denoiser(lambda x, t: x, MR, prediction="noise")
         ),
         (
             lambda: R.denoiser(lambda x, y, t: x, VP, Y, prediction="data"),
-            "must have two endpoints",
+            "must be a path with two endpoints",
         ),
         (
             lambda: R.denoiser(lambda x, y, t: x, MR, Y, prediction="epsilom"),

@@ -150,7 +150,7 @@ def test_files_keep_every_bit(tmp_path):
         ({"low": "a"}, "low and high must be numbers"),
         ({"l": np.ones((3, 2), complex)}, "floating tables"),
         ({"l": np.ones((3, 2), int)}, "floating tables"),
-        ({"l": np.full((3, 2), np.nan)}, "table.npz is damaged: l must be finite"),
+        ({"l": np.full((3, 2), np.nan)}, "table.npz is damaged: l must be real"),
         ({"l": np.ones((4, 2))}, "table.npz is damaged: l, s and b must have one"),
         ({"high": -9.0}, "table.npz is damaged: statistics need finite low < high"),
         ({"more": 1.0}, "is damaged: it holds"),
@@ -213,7 +213,7 @@ def test_bad_input():
         make(1.0, 1.0, one, one, one)
     with pytest.raises(ValueError, match="must have one shape"):
         make(0.0, 1.0, one, one, one[:, :1])
-    with pytest.raises(ValueError, match=r"s must be finite, got nan at \(0, 0\)"):
+    with pytest.raises(ValueError, match="s must be real numbers without NaN"):
         make(0.0, 1.0, one, one * np.nan, one)
     with pytest.raises(ValueError, match="Step off the exact ends"):
         fd.tune.ems.degenerated(fd.processes.flow())

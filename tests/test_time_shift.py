@@ -121,7 +121,7 @@ def test_guidance_outside_and_vmap():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="window must be > 0"):
+    with pytest.raises(ValueError, match="window must be in"):
         time_shift(MODEL, VP, window=0.0, cutoff=0.3)
     with pytest.raises(ValueError, match="candidates must be odd"):
         time_shift(MODEL, VP, window=0.1, cutoff=0.3, candidates=10)

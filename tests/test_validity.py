@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastdiff_jax as fd
-from fastdiff_jax.plan.validity import checked
+from fastdiff_jax.plan.validity import valid
 
 from . import contract_cases as cases
 
@@ -247,10 +247,10 @@ def test_a_plan_is_checked_once_and_quickly():
     for _ in range(200):
         fd.plan.validate(plan)
     each = (time.perf_counter() - begin) / 200
-    checked(plan)
+    valid(plan)
     begin = time.perf_counter()
     for _ in range(200):
-        checked(plan)
+        valid(plan)
     again = (time.perf_counter() - begin) / 200
     assert each < 2e-3 and again < 1e-4  # 5e-5 and 3e-7 on an idle machine
     assert again < each / 5
@@ -258,7 +258,7 @@ def test_a_plan_is_checked_once_and_quickly():
 
 def test_a_copy_is_checked_anew():
     """The memory of good plans is of objects: no copy inherits a good name."""
-    plan = checked(fd.solvers.unipc(VP, TS))
+    plan = valid(fd.solvers.unipc(VP, TS))
     for copy in (dataclasses.replace(plan), pickle.loads(pickle.dumps(plan))):
         copy.rows.to[0, 1] = 99
         with pytest.raises(ValueError, match="0..3, got"):

@@ -114,6 +114,7 @@ def rddm(
         ValueError: an unknown ramp, no steps, or noise_sum not > 0.
 
     Example:
+        >>> import numpy as np
         >>> process = rddm(5)
         >>> [round(float(a), 3) for a in process.beta(np.arange(-1.0, 5.0))]
         [0.0, 0.333, 0.6, 0.8, 0.933, 1.0]

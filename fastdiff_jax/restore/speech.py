@@ -19,6 +19,7 @@ Richter et al. 2022 (2208.05830), Lemercier et al. 2022 (2212.11851), Jukic et a
 """
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def sgmse(
     *,
     snr: float = 0.5,
     corrections: int = 1,
-    final: str = "mean",
+    final: Literal["mean", "data"] = "mean",
 ) -> Plan:
     """SGMSE+'s predictor-corrector sampler. Order 1, 1 + corrections calls per step.
 
