@@ -39,13 +39,13 @@ def _encode(tree: Any) -> Any:
         return {"record": type(tree).__name__, "fields": fields}
     if isinstance(tree, dict | list | tuple):
         kind = type(tree)
-        named = kind is not dict or all(isinstance(k, str) for k in tree)
+        named = not isinstance(tree, dict) or all(isinstance(k, str) for k in tree)
         if kind not in (dict, list, tuple) or not named:
             raise ValueError(
                 "controls are saved as dicts with names as keys, lists or tuples; "
                 f"cannot save {short(tree)} of {kind.__name__}."
             )
-        if kind is dict:
+        if isinstance(tree, dict):
             return {"dict": {k: _encode(v) for k, v in tree.items()}}
         return {kind.__name__: [_encode(v) for v in tree]}
     array = np.asarray(tree)
@@ -77,7 +77,7 @@ def _decode(node: Any) -> Any:
     inside = _exactly(node, kind)[kind]
     if not isinstance(inside, dict if kind == "dict" else list):
         raise ValueError(f"a {kind} was expected, got {short(inside)!r}.")
-    if kind == "dict":
+    if isinstance(inside, dict):
         return {k: _decode(v) for k, v in inside.items()}
     return (list if kind == "list" else tuple)(_decode(v) for v in inside)
 
