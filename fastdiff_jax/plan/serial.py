@@ -40,7 +40,7 @@ def _encode(tree: Any) -> Any:
         return {"record": type(tree).__name__, "fields": fields}
     if isinstance(tree, dict | list | tuple):
         kind = type(tree)
-        named = kind is not dict or all(isinstance(k, str) for k in tree)
+        named = not isinstance(tree, dict) or all(isinstance(k, str) for k in tree)
         if kind not in (dict, list, tuple) or not named:
             raise ValueError(
                 "controls are saved as dicts with names as keys, lists or tuples; "
