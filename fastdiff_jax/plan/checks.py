@@ -39,13 +39,8 @@ def walk(
         noise: row -> z or None; row -1 is the start's. None: no noise.
     """
     x = jax.tree.map(lambda v: np.asarray(v, np.float64), x)
-<<<<<<< HEAD
     start = valid(plan).start
     if start is None:
-=======
-    checked(plan)
-    if plan.start is None:
->>>>>>> files
         raise ValueError("this plan goes on from other rows; give it their registers.")
     registers = begin(start, x, noise and noise(-1), plan.matrix)
     yield HostRow(registers, registers[0])
