@@ -14,6 +14,7 @@ from fastdiff_jax.interop._classes import CLASSES, EDM, SCALED
 
 from . import golden_cases as g
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*change nothing")
 MODEL = ("weights", "means", "variances_diagonal")
 SMALL = Path(__file__).parent / "golden"
 FOLDERS = {"small": SMALL, "full": g.FOLDER}

@@ -11,6 +11,7 @@ import fastdiff_jax as fd
 from fastdiff_jax.interop import from_scheduler_config, read
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+pytestmark = pytest.mark.filterwarnings("ignore:.*change nothing")
 SDXL = {  # a published config: it holds settings of other classes
     "_class_name": "EulerDiscreteScheduler",
     "_diffusers_version": "0.19.0.dev0",
@@ -32,7 +33,8 @@ SDXL = {  # a published config: it holds settings of other classes
 def test_a_published_file_is_read(tmp_path):
     path = tmp_path / "scheduler_config.json"
     path.write_text(json.dumps(SDXL | {"lambda_min_clipped": -np.inf}))
-    made = from_scheduler_config(path, 4)
+    with pytest.warns(UserWarning, match="change nothing"):
+        made = from_scheduler_config(path, 4)
     assert (made.labels == [751, 501, 251, 1]).all()
     assert made.name == "EulerDiscreteScheduler" and made.prediction == "noise"
     rho = np.sqrt(1 / np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
@@ -41,9 +43,97 @@ def test_a_published_file_is_read(tmp_path):
     assert made.initial == pytest.approx(np.hypot(sigma[0], 1))
 
 
-def test_flax_names_are_the_same_schedulers():
-    config = {**SDXL, "_class_name": "FlaxEulerDiscreteScheduler"}
-    assert read(config) == read(SDXL)
+def test_settings_without_effect_are_said_once():
+    config = SDXL | {"timestep_spacing": "linspace", "sigma_max": 20.0}
+    told = "these change nothing: clip_sample=False, .*, skip_prk_steps=True .*no such"
+    with pytest.warns(UserWarning, match=told + ".*steps_offset=1, sigma_max=20.0"):
+        made = from_scheduler_config(config, 6, s_noise=1.1)
+    none = "EulerDiscreteScheduler has no such setting"
+    assert made.unused == dict.fromkeys(
+        ("clip_sample", "sample_max_value", "set_alpha_to_one", "skip_prk_steps"), none
+    ) | dict.fromkeys(
+        ("steps_offset", "sigma_max", "s_noise"), "no effect beside the others"
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_settings_with_an_effect_are_not():
+    """Each is left out in turn; what a network is told counts, too."""
+    for config, options in (
+        (ddim(thresholding=True, dynamic_thresholding_ratio=0.9), {}),
+        (ddim(clip_sample_range=2.0), {"use_clipped_model_output": True}),
+        (unipc(sigma_max=20.0, use_karras_sigmas=True), {}),
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 1.0}, {}),
+        ({"_class_name": "LCMScheduler", "timestep_scaling": 5.0}, {"strength": 0.5}),
+        (flow(invert_sigmas=True), {}),
+        ({"_class_name": "EulerDiscreteScheduler"}, {"s_churn": 4.0, "s_noise": 1.1}),
+    ):
+        assert from_scheduler_config(config, 4, **options).unused == {}
+
+
+def test_clipping_is_off_where_the_published_step_does_none():
+    """UniPC thresholds its data prediction only; TCD and CogVideoX take D as it is."""
+    for config in (
+        unipc(predict_x0=False, thresholding=True, final_sigmas_type="sigma_min"),
+        {"_class_name": "TCDScheduler", "clip_sample": True},
+        {"_class_name": "CogVideoXDDIMScheduler", "clip_sample_range": 0.1},
+    ):
+        with pytest.warns(UserWarning, match="change nothing"):
+            made = from_scheduler_config(config, 4)
+        assert list(made.unused) == [list(config)[-1]] or "thresholding" in made.unused
+        model = made.denoiser(lambda x, t: 0.0 * x)
+        level = jax.tree.map(lambda w: w[0], made.plan.rows.level)
+        context = fd.Context(0, *level, {"model_time": made.labels[0]})
+        x = jnp.full((1, 2), 3.0)
+        np.testing.assert_allclose(model(x, context, None)[0], x / level.alpha)
+
+
+def test_flax_names_have_the_flax_classes_ends():
+    dpm = from_scheduler_config({"_class_name": "FlaxDPMSolverMultistepScheduler"}, 5)
+    assert dpm.ts[-1] == 0.0  # label 0: not clean
+    pndm = {"_class_name": "FlaxPNDMScheduler", "skip_prk_steps": True}
+    assert from_scheduler_config(pndm, 5).ts[-1] == 0.0
+    with pytest.warns(UserWarning, match="set_alpha_to_one=True"):
+        assert from_scheduler_config(pndm | {"set_alpha_to_one": True}, 5).ts[-1] == 0
+    euler = {"_class_name": "FlaxEulerDiscreteScheduler", "timestep_spacing": "leading"}
+    assert (from_scheduler_config(euler, 4).labels == [751, 501, 251, 1]).all()
+
+
+def test_a_step_that_lands_between_labels_is_noised_as_ddims():
+    """Whole steps of the same call land on labels: there the two builders agree."""
+    config = ddim(clip_sample=False, timestep_spacing="trailing")
+    apart = from_scheduler_config(config, 7, eta=0.5)  # 1000 / 7 is not whole
+    whole = from_scheduler_config(config, 8, eta=0.5)
+    for made in (apart, whole):
+        s = made.labels
+        t = np.where(s - 1000 // len(s) < 0, -1.0, s - 1000 // len(s))
+        a, b = made.process.alpha(s), made.process.alpha(t)
+        c = 0.5 * np.sqrt((1 - b**2) / (1 - a**2) * (1 - a**2 / b**2))
+        keep = np.sqrt(1 - b**2 - c**2) / np.sqrt(1 - a**2)
+        rows = made.plan.rows
+        np.testing.assert_allclose(rows.registers[:, 0, 0], keep, atol=1e-12)
+        np.testing.assert_allclose(rows.predictions[:, 0, 0], b - keep * a, atol=1e-12)
+        np.testing.assert_allclose(rows.noise[:, 0], c, atol=1e-12)
+
+
+def test_a_stage_and_its_step_share_one_path():
+    """DPM++ SDE: variance and covariance of the published Brownian increments."""
+    made = from_scheduler_config({"_class_name": "DPMSolverSDEScheduler"}, 4)
+    s, m, t = (made.plan.rows.level.sigma[i] for i in (0, 1, 2))
+    rows, store = made.plan.rows, made.plan.registers - 1
+    first, second = rows.noise[0, 0], rows.noise[1, 0]
+    shared = rows.registers[1, 0, store]
+    np.testing.assert_allclose(first, m * np.sqrt(1 - m**2 / s**2), rtol=1e-12)
+    up = t * np.sqrt(1 - t**2 / s**2)
+    np.testing.assert_allclose(np.hypot(second, shared), up, rtol=1e-12)
+    np.testing.assert_allclose(shared / up, np.sqrt((s - m) / (s - t)), rtol=1e-12)
+
+
+def test_zero_terminal_snr_tells_the_last_label_first():
+    """The level 2^12 stands at two places of the table; the later one is its label."""
+    config = dpm(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    for curve in ("use_lu_lambdas", "use_karras_sigmas", "use_beta_sigmas"):
+        assert from_scheduler_config(config | {curve: True}, 10).labels[0] == 999
 
 
 @pytest.mark.parametrize("space", ["vp", "ve", "flow", "edm"])
@@ -270,11 +360,184 @@ BAD = [
         {},
         "algorithm_type must be 'dpmsolver\\+\\+' for EDM",
     ),
+    ({"_class_name": "FlaxHeunDiscreteScheduler"}, {}, "Did you mean 'HeunDiscrete"),
+    ({"_class_name": "FlaxLMSDiscreteScheduler"}, {}, "use LMSDiscreteScheduler"),
+    ({"_class_name": "FlaxKarrasVeScheduler"}, {}, "fd.solvers.edm_churn"),
+    ({"_class_name": "FlaxScoreSdeVeScheduler"}, {}, "fd.solvers.predictor_corr"),
+    ({"_class_name": "FlaxDDPMScheduler"}, {}, "6 steps leave most of the noise"),
+    ({"_class_name": "FlaxDDIMScheduler"}, {"eta": 1.0}, "takes no option eta=1.0"),
     (
-        {**SDXL, "prediction_type": "v_prediction"},
-        {"s_churn": 4.0},
-        "s_churn=4.0 needs prediction_type='epsilon'",
+        {"_class_name": "FlaxEulerDiscreteScheduler", "timestep_spacing": "trailing"},
+        {},
+        "timestep_spacing must be one of 'linspace', 'leading' for FlaxEuler",
     ),
+    (
+        {"_class_name": "FlaxDPMSolverMultistepScheduler", "thresholding": True},
+        {},
+        "for a percentage",
+    ),
+    (
+        {"_class_name": "FlaxDPMSolverMultistepScheduler"},
+        {"steps": 1000},
+        "1000 steps rounds 1 labels onto others",
+    ),
+    (
+        {"_class_name": "FlaxUniPCMultistepScheduler", "use_karras_sigmas": True},
+        {},
+        "use_karras_sigmas=true fails as published",
+    ),
+    (
+        {"_class_name": "FlaxUniPCMultistepScheduler", "lower_order_final": False},
+        {},
+        "lower_order_final=false extrapolates",
+    ),
+    (
+        {"_class_name": "FlaxUniPCMultistepScheduler", "predict_x0": False},
+        {},
+        "predict_x0=false leaves the noise",
+    ),
+    (
+        {"_class_name": "FlaxFlowMatchScheduler", "inverse_timesteps": True},
+        {},
+        "inverse_timesteps=true fails as published",
+    ),
+    (
+        {"_class_name": "FlaxFlowMatchScheduler"},
+        {"denoising_strength": 1.5},
+        "denoising_strength must be a number in",
+    ),
+    (
+        {"_class_name": "FlaxFlowMatchScheduler", "sigma_max": 2.0},
+        {},
+        "sigma_max=2.0 is beyond the noise end",
+    ),
+    (
+        {"_class_name": "RectifiedFlowScheduler", "sampler": "Constant"},
+        {},
+        "sampler='Constant' needs shift",
+    ),
+    (
+        {"_class_name": "RectifiedFlowScheduler", "shifting": "SD3"},
+        {"samples_shape": (2, 3)},
+        "samples_shape must be",
+    ),
+    (
+        {
+            "_class_name": "RectifiedFlowScheduler",
+            "shifting": "SimpleDiffusion",
+            "base_resolution": None,
+        },
+        {"samples_shape": (2, 3, 4)},
+        "needs base_resolution",
+    ),
+    (flow(shift=None), {}, "shift must be a number > 0 for FlowMatchEuler"),
+    (
+        flow(invert_sigmas=True, stochastic_sampling=True),
+        {},
+        "ends in pure noise as published; set invert_sigmas to false",
+    ),
+    (
+        {"_class_name": "FlowMatchLCMScheduler", "invert_sigmas": True},
+        {},
+        "ends in pure noise",
+    ),
+    (
+        {"_class_name": "FlowMatchLCMScheduler", "scale_factors": [1.0, 2.0]},
+        {},
+        "scale_factors must be null",
+    ),
+    (
+        {"_class_name": "EDMEulerScheduler", "sigma_schedule": "exponential"},
+        {"steps": 1},
+        "one step is a grid of sigma_min alone",
+    ),
+    (
+        {"_class_name": "SASolverScheduler", "predictor_order": 5},
+        {},
+        "predictor_order must be one of 1, 2, 3, 4",
+    ),
+    (
+        {
+            "_class_name": "SASolverScheduler",
+            "algorithm_type": "noise_prediction",
+            "thresholding": True,
+        },
+        {},
+        "algorithm_type='noise_prediction' fails as published",
+    ),
+    (
+        {"_class_name": "SASolverScheduler", "algorithm_type": "dpmsolver"},
+        {},
+        "algorithm_type must be one of 'data_prediction', 'noise_prediction'",
+    ),
+    (
+        {"_class_name": "LCMScheduler", "original_inference_steps": 5},
+        {},
+        "has 5 labels to choose from",
+    ),
+    (
+        {"_class_name": "LCMScheduler"},
+        {"strength": 0.0},
+        "strength must be a number in",
+    ),
+    (
+        {"_class_name": "LCMScheduler"},
+        {"original_inference_steps": 2000},
+        "original_inference_steps must be a whole number in 1..1000 ",
+    ),
+    (
+        {"_class_name": "TCDScheduler"},
+        {"timesteps": [9, 5], "steps": None, "strength": 0.5},
+        "strength=0.5 does not go with timesteps",
+    ),
+    (
+        {"_class_name": "TCDScheduler"},
+        {"eta": 1.5},
+        "eta must be a number in .0, 1., got 1.5",
+    ),
+    (
+        {"_class_name": "CosineDPMSolverMultistepScheduler", "solver_order": 3},
+        {},
+        "solver_order=3 is not supported by CosineDPM",
+    ),
+    ({"_class_name": "CogVideoXDDIMScheduler"}, {"eta": 1.0}, "takes no option eta"),
+    (
+        {"_class_name": "DDIMInverseScheduler", "timestep_spacing": "linspace"},
+        {},
+        "timestep_spacing must be one of 'leading', 'trailing'",
+    ),
+    ({"_class_name": "DDIMInverseScheduler"}, {"steps": 1001}, "at most 1000 steps"),
+    (
+        {"_class_name": "DPMSolverMultistepInverseScheduler", "use_flow_sigmas": True},
+        {},
+        "runs from noise to data as published",
+    ),
+    (
+        {
+            "_class_name": "DPMSolverMultistepInverseScheduler",
+            "algorithm_type": "sde-dpmsolver++",
+        },
+        {},
+        "takes the root of a negative number",
+    ),
+    (
+        {"_class_name": "SASolverScheduler"},
+        {"tau_func": 1.0},
+        "a function of the label",
+    ),
+    (
+        {"_class_name": "SASolverScheduler"},
+        {"tau_func": lambda label: -1.0},
+        "tau_func must give one finite number",
+    ),
+    (ddim(), {"eta": [0.5]}, "eta must be a number in .0, 1., got"),
+    (ddim(), {"begin": 0.5}, "begin must be a whole number"),
+    (flow(use_dynamic_shifting=True), {"mu": "1"}, "mu must be a number in"),
+    (dpm(), {"timesteps": [], "steps": None}, "timesteps must be a list of decr"),
+    (ddim(steps_offset=10**400), {}, "steps_offset must be a whole number >= 0"),
+    (ddim(num_train_timesteps=10**9), {}, "a whole number in 1..1000000, got 10000"),
+    (ddim(trained_betas=[0.1, "a"]), {}, "trained_betas must be null or a list of 2"),
+    (dpm(), {"steps": 10**9}, "steps must be at most 1000000"),
     (
         dpm(use_flow_sigmas=True, final_sigmas_type="sigma_min"),
         {"steps": 200},
@@ -295,7 +558,13 @@ def test_bad_settings_are_named(config, call, words):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("{", "not valid JSON"), ("[1]", "must hold a JSON object")]
+    ("text", "words"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "must hold a JSON object"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"eta": 1, "eta": 2}', "the key 'eta' stands there twice"),
+    ],
 )
 def test_bad_files_are_named(tmp_path, text, words):
     path = tmp_path / "scheduler_config.json"

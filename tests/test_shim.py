@@ -24,6 +24,13 @@ CLASSES = [
     ("IPNDMScheduler", {}),
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
     ("EDMDPMSolverMultistepScheduler", {}),
+    ("FlaxDPMSolverMultistepScheduler", {"solver_order": 3}),
+    ("FlaxUniPCMultistepScheduler", {}),
+    ("FlaxFlowMatchScheduler", {"reverse_sigmas": True}),
+    ("RectifiedFlowScheduler", {"sampler": "LinearQuadratic"}),
+    ("CogVideoXDDIMScheduler", {}),
+    ("DDIMInverseScheduler", {}),
+    ("DPMSolverMultistepInverseScheduler", {}),
 ]
 SHAPE = (3, 4)
 
@@ -45,7 +52,7 @@ def one(shim, state, x, t, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "extra"), CLASSES)
 def test_the_loop_is_the_plan(name, extra):
-    config = {"_class_name": "Flax" + name, **extra}
+    config = {"_class_name": name, **extra}
     made = from_scheduler_config(config, 10)
     x = start(made)
     row = lambda i: jax.tree.map(lambda w: w[i], made.plan.rows)  # noqa: E731

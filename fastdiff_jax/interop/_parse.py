@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..guards import checked
-from ._classes import CLASSES, EDM
-from ._rules import RULES, inert
+from ._classes import CLASSES, base
+from ._flaws import check_flaws
+from ._flax import REFUSED
+from ._rules import MOST, OPTIONS, RULES, inert
 
-__all__ = ["count", "options_of", "read"]
+__all__ = ["chosen", "count", "filled", "known", "load", "options_of", "read"]
 
 Settings = dict[str, Any]
 
@@ -23,16 +25,27 @@ def _near(word: str, known: Any) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
-def _load(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any]:
+def load(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any]:
+    """The contents of a config."""
     if isinstance(config, Mapping):
         return config
     path = Path(config)
     try:
-        found = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text(), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(found).__name__}.")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Settings:
+    """An object of JSON, every key of it once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [k for k, _ in pairs]
+        twice = next(k for k in keys if keys.count(k) > 1)
+        raise ValueError(f"the key {twice!r} stands there twice")
     return found
 
 
@@ -41,35 +54,22 @@ def read(config: Mapping[str, Any] | str | os.PathLike[str]) -> tuple[str, Setti
     """The class and the checked settings of a config, defaults filled in.
 
     Keys that start with an underscore are not settings. A setting that only another
-    class has is dropped, as the library does, unless it is a switch that is on and
-    that would change the samples: that is an error.
+    class has is dropped, as the library does (`from_scheduler_config` reports it),
+    unless it is a switch that is on and that would change the samples: an error.
 
     Args:
         config: a scheduler_config.json, its path or its contents.
 
     Returns:
-        The class without a "Flax" in front, and its settings.
+        The class, and its settings; those that a flax class has not are as it behaves.
 
     Raises:
         ValueError: naming the key, the value and what is allowed.
     """
-    config = _load(config)
-    name = config.get("_class_name")
-    if name is None:
-        raise ValueError(
-            "the config has no '_class_name'; a scheduler_config.json names its class, "
-            f"one of {', '.join(CLASSES)}."
-        )
-    name = str(name).removeprefix("Flax")
-    if name not in CLASSES:
-        raise ValueError(
-            f"_class_name={config['_class_name']!r} cannot be read."
-            f"{_near(name, CLASSES)} Known: {', '.join(CLASSES)}."
-        )
-    facts, settings = CLASSES[name], dict(CLASSES[name].settings)
-    for key, value in config.items():
-        if key.startswith("_"):
-            continue
+    config = load(config)
+    name = _named(config)
+    facts, given = CLASSES[name], chosen(config)
+    for key, value in given.items():
         if key not in RULES:
             raise ValueError(
                 f"unknown setting {key}={value!r} for {name}.{_near(key, RULES)} "
@@ -77,15 +77,59 @@ def read(config: Mapping[str, Any] | str | os.PathLike[str]) -> tuple[str, Setti
             )
         if not RULES[key].test(value):
             raise ValueError(f"{key} must be {RULES[key].words}, got {value!r}.")
-        if key in settings or key == "prediction_type":
-            settings[key] = value
-        elif not inert(key, value):
+        if not known(name, key) and not inert(key, value):
             raise ValueError(
                 f"{key}={value!r} has no effect on {name}, which has no such setting. "
                 f"Remove it, or use one of: {', '.join(sorted(facts.settings))}."
             )
-    _agree(name, settings)
+    settings = filled(name, {k: v for k, v in given.items() if known(name, k)})
     return name, settings
+
+
+def chosen(config: Mapping[str, Any]) -> Settings:
+    """What a config sets: its keys but for those that start with an underscore."""
+    return {k: v for k, v in config.items() if not str(k).startswith("_")}
+
+
+def known(name: str, key: str) -> bool:
+    """Whether a class has a setting."""
+    return key in CLASSES[name].settings or key == "prediction_type"
+
+
+def filled(name: str, given: Settings) -> Settings:
+    """A class's settings, defaults filled in and checked against each other.
+
+    Raises:
+        ValueError: settings that contradict each other, or the class.
+    """
+    facts = CLASSES[name]
+    shared = CLASSES[facts.like].settings if facts.like else {}
+    settings = {**shared, **facts.settings, **given, **facts.pinned}
+    if "rescale_zero_terminal_snr" in facts.settings and facts.like:
+        settings["rescale_betas_zero_snr"] = settings["rescale_zero_terminal_snr"]
+    _agree(name, settings)
+    check_flaws(name, settings)
+    return settings
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    """The class of a config."""
+    name = config.get("_class_name")
+    if name is None:
+        raise ValueError(
+            "the config has no '_class_name'; a scheduler_config.json names its class, "
+            f"one of {', '.join(CLASSES)}."
+        )
+    name = str(name)
+    if name in REFUSED:
+        raise ValueError(f"_class_name={name!r} is not supported: {REFUSED[name]}.")
+    if name not in CLASSES:
+        plain = name.removeprefix("Flax")
+        near = f" Did you mean {plain!r}?" if plain in CLASSES else _near(name, CLASSES)
+        raise ValueError(
+            f"_class_name={name!r} cannot be read.{near} Known: {', '.join(CLASSES)}."
+        )
+    return name
 
 
 def _agree(name: str, settings: Settings) -> None:
@@ -94,7 +138,15 @@ def _agree(name: str, settings: Settings) -> None:
     if len(curves) > 1:
         raise ValueError(f"at most one of these may be true: {', '.join(curves)}.")
     flow = settings.get("use_flow_sigmas", False)
-    legal = CLASSES[name].predictions
+    facts = CLASSES[name]
+    for key, values in facts.values.items():
+        if settings[key] not in values:
+            words = "must be" if len(values) == 1 else "must be one of"
+            raise ValueError(
+                f"{key} {words} {', '.join(map(repr, values))} for {name}, got "
+                f"{settings[key]!r}."
+            )
+    legal = facts.predictions
     kind = settings.setdefault("prediction_type", legal[0])
     if kind not in legal:
         raise ValueError(
@@ -110,17 +162,15 @@ def _agree(name: str, settings: Settings) -> None:
             "prediction_type='v_prediction' does not go with use_flow_sigmas=true; use "
             "'flow_prediction'."
         )
-    if flow and curves and name != "UniPCMultistepScheduler":
+    if flow and curves and base(name) != "UniPCMultistepScheduler":
         raise ValueError(f"use_flow_sigmas=true does not go with {curves[0]}=true.")
     if settings.get("shift_terminal") and not settings.get("use_flow_sigmas", True):
         raise ValueError(
             f"shift_terminal={settings['shift_terminal']} needs use_flow_sigmas=true."
         )
-    linear = settings.get("time_shift_type") == "linear"
-    if linear and name != "FlowMatchEulerDiscreteScheduler":
-        raise ValueError(f"time_shift_type must be 'exponential' for {name}.")
     low, high = settings.get("sigma_min"), settings.get("sigma_max")
-    if name in EDM and None in (low, high):
+    needed = facts.settings.get("sigma_min") is not None
+    if needed and None in (low, high):
         raise ValueError(f"sigma_min and sigma_max must be numbers > 0 for {name}.")
     if low is not None and high is not None and not low < high:
         raise ValueError(f"sigma_min={low} must be below sigma_max={high}.")
@@ -129,18 +179,25 @@ def _agree(name: str, settings: Settings) -> None:
             f"sample_max_value must be >= 1 with thresholding, got "
             f"{settings['sample_max_value']}."
         )
+    if settings.get("shift", 1.0) is None and facts.settings["shift"] is not None:
+        raise ValueError(f"shift must be a number > 0 for {name}, got None.")
 
 
 def options_of(name: str, settings: Settings, given: Settings) -> Settings:
     """Call options with defaults, checked against the settings."""
-    known = CLASSES[name].options
+    facts = CLASSES[name]
     for key, value in given.items():
-        if key not in known:
+        if key not in facts.options:
             raise ValueError(
                 f"{name} takes no option {key}={value!r}. Allowed: "
-                f"{', '.join(sorted(known)) or 'none'}."
+                f"{', '.join(sorted(facts.options)) or 'none'}."
             )
-    options = {**known, **given}
+        if value is None and facts.options[key] is None:
+            continue
+        if not OPTIONS[key].test(value):
+            raise ValueError(f"{key} must be {OPTIONS[key].words}, got {value!r}.")
+    shared = CLASSES[facts.like].options if facts.like else {}
+    options = {**shared, **facts.options, **given}
     if options.get("tokens") is not None:
         if options["mu"] is not None:
             raise ValueError("give mu or tokens, not both.")
@@ -183,7 +240,7 @@ def _own_levels(name: str, settings: Settings, options: Settings) -> None:
     if custom == ["sigmas"] and flow is False:
         raise ValueError("sigmas needs use_flow_sigmas=true.")
     levels = np.asarray(options[custom[0]], np.float64)
-    if levels.ndim != 1 or not (np.diff(levels) < 0).all() or not levels[-1] >= 0:
+    if not (np.diff(levels) < 0).all() or not 0 <= levels[-1] <= levels[0] < np.inf:
         raise ValueError(
             f"{custom[0]} must be a list of decreasing numbers >= 0, got "
             f"{levels.tolist()}."
@@ -201,6 +258,8 @@ def count(name: str, steps: int | None, options: Settings) -> int:
         raise ValueError("steps is needed where neither timesteps nor sigmas is given.")
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps must be a whole number >= 1, got {steps!r}.")
+    if steps > MOST:
+        raise ValueError(f"steps must be at most {MOST}, got {steps}.")
     if own is not None and own != steps:
         raise ValueError(f"steps={steps}, but the levels given make {own} steps.")
     return int(steps)

@@ -57,6 +57,11 @@ def trained(settings: Settings, exact: bool = False) -> Any:
             (DDIM, DDPM); otherwise alpha^2 = 2^-24 there, as in the other classes.
     """
     beta = betas(settings)
+    shift = settings.get("snr_shift_scale")
+    if shift is not None:  # alpha^2 -> alpha^2 / (s + (1 - s) alpha^2), CogVideoX
+        bar = np.cumprod(1 - beta)
+        bar = bar / (shift + (1 - shift) * bar)
+        beta = 1 - bar / np.append(1.0, bar[:-1])
     zero = settings.get("rescale_betas_zero_snr", False)
     if not zero or exact:
         return vp_discrete(beta, zero_terminal_snr=zero, interpolation="rho")
@@ -73,9 +78,17 @@ def table(path: Process) -> np.ndarray:
 
 
 def to_label(rho: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fractional labels of levels, linear in log rho and clipped to 0..T-1."""
-    log_rho = np.log(np.maximum(rho, 1e-10))
-    found = np.interp(log_rho, np.log(known), np.arange(len(known)))
+    """Fractional labels of levels, linear in log rho and clipped to 0..T-1.
+
+    A table whose last level is not the highest (zero terminal SNR with alpha^2 = 2^-24)
+    has two answers near it: the later label, as the library has it but for rounding.
+    """
+    rho, last = np.maximum(rho, 1e-10), len(known) - 1
+    after = np.minimum.accumulate(known[::-1])[::-1]  # lowest level from here on
+    low = np.searchsorted(after, rho * (1 + 1e-12), side="right") - 1
+    low = np.clip(low, 0, last - 1)
+    a, b = np.log(known[low]), np.log(known[low + 1])
+    found = low + np.clip((np.log(rho) - a) / (b - a), 0, 1)
     whole = np.round(found)
     return np.where(np.abs(found - whole) < _SNAP, whole, found)
 

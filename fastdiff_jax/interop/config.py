@@ -6,7 +6,9 @@ x0 = fd.sample(scheduler.plan, denoiser, scheduler.initial * noise)
 """
 
 import dataclasses
+import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,12 +17,14 @@ import numpy as np
 from ..guards import checked
 from ..plan import Plan
 from ..typing import Array, Denoiser, Process, PyTree
-from ._classes import EDM, EXACT, SCALED
-from ._parse import count, options_of, read
+from ._classes import EDM, EXACT, SCALED, base
+from ._flaws import check_steps
+from ._parse import count, filled, load, options_of, read
+from ._readers import reader
 from ._schedules import trained
-from .denoisers import PREDICTIONS, network
-from .grids import GRIDS, Grid
-from .schedulers import BUILDERS
+from ._unused import sentence, unused
+from .denoisers import PREDICTIONS, network, output_map
+from .grids import Grid
 
 __all__ = ["Scheduler", "from_scheduler_config", "read"]
 
@@ -33,8 +37,9 @@ class Scheduler(NamedTuple):
     Attributes:
         name: the library's class.
         process: the path in the coordinates that the scheduler integrates. Euler,
-            Heun, LMS and KDPM2 integrate x / alpha, so their process has alpha = 1;
-            their networks see x / sqrt(sigma^2 + 1), which `denoiser` takes care of.
+            Heun, LMS, KDPM2 and DPMSolverSDE integrate x / alpha, so their process has
+            alpha = 1; their networks see x / sqrt(sigma^2 + 1), which `denoiser` takes
+            care of. The inverse classes' clocks run from the data to the noise.
         ts: times of the levels in that process, (N + 1,).
         plan: one row per call of the network. Its controls are {'model_time': labels},
             which every model of `fd.models` and `denoiser` hands to the network.
@@ -43,6 +48,8 @@ class Scheduler(NamedTuple):
         prediction: 'noise', 'data', 'v' or 'velocity': what the network returns.
         initial: what unit noise is multiplied by to start (`init_noise_sigma`).
         settings: the config with every default filled in.
+        unused: settings and options that change nothing here, and why: another
+            class's, or idle beside the others. `from_scheduler_config` warns of them.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Scheduler(NamedTuple):
     prediction: str
     initial: float
     settings: Settings
+    unused: dict[str, str] = {}
 
     def label_levels(self) -> tuple[Array, Array]:
         """Alpha and sigma that the labels stand for, (R,) each.
@@ -61,19 +69,24 @@ class Scheduler(NamedTuple):
         library rounds labels: a network evaluated there is 1e-3 off.
         """
         settings, labels = self.settings, np.asarray(self.labels)
-        if self.name == "IPNDMScheduler":
+        name = base(self.name)
+        if name == "IPNDMScheduler":
             return self.plan.rows.level.alpha, self.plan.rows.level.sigma
-        log = self.name in EDM or (
+        if name == "CosineDPMSolverMultistepScheduler":
+            return np.ones_like(labels), np.tan(labels * math.pi / 2)
+        log = name in EDM or (
             settings.get("timestep_type") == "continuous" and self.prediction == "v"
         )
         if log:
             return np.ones_like(labels), np.exp(4 * labels)
         if self.prediction == "velocity" or settings.get("use_flow_sigmas"):
-            t = labels / settings["num_train_timesteps"]
-            t = 1 - t if settings.get("invert_sigmas") else t
+            own = name == "FlaxRectifiedFlowMultistepScheduler"
+            t = labels if own else labels / settings["num_train_timesteps"]
+            turned = settings.get("invert_sigmas") or settings.get("reverse_sigmas")
+            t = 1 - t if turned else t
             return 1 - t, t
-        path = trained(settings, self.name in EXACT)
-        if self.name in SCALED:
+        path = trained(settings, name in EXACT)
+        if name in SCALED:
             return np.ones_like(labels), np.exp(-path.half_log_snr(labels))
         return path.alpha(labels), path.sigma(labels)
 
@@ -112,15 +125,56 @@ class Scheduler(NamedTuple):
 
 def _later(name: str, grid: Grid, begin: int) -> Grid:
     """The grid without its first steps."""
-    if not 0 <= begin < len(grid.labels):
+    whole = isinstance(begin, int | np.integer) and not isinstance(begin, bool)
+    if not whole or not 0 <= begin < len(grid.labels):
         raise ValueError(
             f"begin must lie in 0..{len(grid.labels) - 1}, a step of the grid; got "
-            f"{begin}."
+            f"{begin!r}."
         )
-    if begin and name in ("PNDMScheduler", "DPMSolverSinglestepScheduler"):
+    if begin and base(name) in ("PNDMScheduler", "DPMSolverSinglestepScheduler"):
         raise ValueError(f"begin={begin}: {name} can only start at its first step.")
     lands = None if grid.lands is None else grid.lands[begin:]
     return grid._replace(ts=grid.ts[begin:], labels=grid.labels[begin:], lands=lands)
+
+
+def _made(
+    name: str, settings: Settings, steps: int | None, begin: int, given: Settings
+) -> Scheduler:
+    """The scheduler of checked settings."""
+    options = options_of(name, settings, given)
+    steps = count(name, steps, options)
+    read_as = reader(name)
+    whole = read_as.grid(base(name), settings, steps, options)
+    check_steps(name, settings, steps, whole.labels)
+    grid = _later(name, whole, begin)
+    options |= {"steps": steps, "begin": begin}
+    if not (np.diff(grid.ts) <= 0).all():
+        at = int(np.argmax(np.diff(grid.ts) > 0))
+        raise ValueError(
+            f"{name} with {steps} steps has no decreasing grid: level {at} is "
+            f"{grid.ts[at]:g}, level {at + 1} is {grid.ts[at + 1]:g}. Use fewer steps."
+        )
+    plan, labels = read_as.build(settings, grid, options)
+    labels = np.asarray(labels, np.float64)
+    rows = plan.rows._replace(controls={"model_time": labels})
+    return Scheduler(
+        name,
+        grid.process,
+        grid.ts,
+        dataclasses.replace(plan, rows=rows),
+        labels,
+        PREDICTIONS[settings["prediction_type"]],
+        grid.initial,
+        settings,
+    )
+
+
+def _outcome(made: Scheduler) -> tuple:
+    """All that a setting can change, as a tree to compare."""
+    scale = made.settings.get("sigma_data"), made.settings.get("timestep_scaling")
+    turned = made.settings.get("invert_sigmas"), made.settings.get("reverse_sigmas")
+    said = (made.prediction, output_map(made.name, made.settings), turned)
+    return made.plan, made.initial, scale, tuple(map(hash, said))
 
 
 @checked
@@ -135,7 +189,14 @@ def from_scheduler_config(
 
     Grids, network labels, end levels, order rules and published weights are the
     library's, computed in float64 (it works in float32, so its own samples differ by
-    1e-6). Step counts at which its grid breaks (a label -1) end one step earlier.
+    1e-6; with zero terminal SNR and a bent grid its rounding may also tell the network
+    another first label). Step counts at which its grid breaks (a label -1) end one
+    step earlier. Names that begin with Flax get the flax classes' own ends. Published
+    behaviour that nobody can mean is refused with the reason: noise at the end
+    (`invert_sigmas` with renoising), one step on an exponential grid of sigma.
+
+    A setting that changes nothing (one of another class, or idle beside the others) is
+    said, in one warning and in `Scheduler.unused`.
 
     Args:
         config: a scheduler_config.json, its path or its contents.
@@ -144,7 +205,9 @@ def from_scheduler_config(
             with a history warms up there.
         options: arguments of the library's `set_timesteps` and `step`: `mu` (or
             `tokens`), `timesteps`, `sigmas`, `eta`, `use_clipped_model_output`,
-            `order`, `s_churn`, `s_tmin`, `s_tmax`, `s_noise`, where the class has them.
+            `order`, `s_churn`, `s_tmin`, `s_tmax`, `s_noise`, `strength`,
+            `original_inference_steps`, `tau_func`, `denoising_strength`, `shift`,
+            `samples_shape`, where the class has them.
 
     Returns:
         The scheduler: process, times, plan, labels, what the network predicts.
@@ -157,27 +220,14 @@ def from_scheduler_config(
         >>> from_scheduler_config(config, 4).labels
         array([751., 501., 251.,   1.])
     """
+    config = load(config)
     name, settings = read(config)
-    options = options_of(name, settings, options)
-    steps = count(name, steps, options)
-    grid = _later(name, GRIDS[name](name, settings, steps, options), begin)
-    options["steps"] = steps
-    if not (np.diff(grid.ts) <= 0).all():
-        at = int(np.argmax(np.diff(grid.ts) > 0))
-        raise ValueError(
-            f"{name} with {steps} steps has no decreasing grid: level {at} is "
-            f"{grid.ts[at]:g}, level {at + 1} is {grid.ts[at + 1]:g}. Use fewer steps."
-        )
-    plan, labels = BUILDERS[name](settings, grid, options)
-    labels = np.asarray(labels, np.float64)
-    rows = plan.rows._replace(controls={"model_time": labels})
-    return Scheduler(
-        name,
-        grid.process,
-        grid.ts,
-        dataclasses.replace(plan, rows=rows),
-        labels,
-        PREDICTIONS[settings["prediction_type"]],
-        grid.initial,
-        settings,
-    )
+    made = _made(name, settings, steps, begin, options)
+
+    def other(settings: Settings, options: Settings) -> tuple:
+        return _outcome(_made(name, filled(name, settings), steps, begin, options))
+
+    idle = unused(name, config, options, _outcome(made), other)
+    if idle:
+        warnings.warn(sentence(name, idle, {**config, **options}), stacklevel=2)
+    return made._replace(unused=idle)

@@ -2,9 +2,11 @@
 
 A scheduler that integrates x / alpha hands the network x / sqrt(sigma^2 + 1), the
 variance-preserving state. An EDM scheduler hands it x / sqrt(sigma^2 + sigma_data^2)
-and mixes its output with x. The others hand x itself.
+and mixes its output with x. The others hand x itself. The output of a distilled network
+becomes a consistency function, that of inversion a pair of data and noise.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,13 +14,23 @@ import jax
 import jax.numpy as jnp
 
 from .. import models
+from ..hooks import Wrapped
 from ..states import align
 from ..transforms.thresholding import clip, dynamic_threshold
 from ..trees import pytree
 from ..typing import Array, Context, Denoiser, Process, PyTree
-from ._classes import EDM, SCALED
+from ._classes import EDM, SCALED, base
 
-__all__ = ["PREDICTIONS", "Preconditioned", "Reversed", "Unscaled", "network"]
+__all__ = [
+    "PREDICTIONS",
+    "Boundary",
+    "Preconditioned",
+    "Reversed",
+    "Unscaled",
+    "WithNoise",
+    "network",
+    "output_map",
+]
 
 PREDICTIONS = {
     "epsilon": "noise",
@@ -34,7 +46,7 @@ def _scaled(x: PyTree, scale: Any) -> PyTree:
 
 
 @pytree
-class Unscaled:
+class Unscaled(Wrapped):
     """A denoiser of the variance-preserving state, used on x / alpha.
 
     D(x; 1, sigma) = inner(c x; c, c sigma) with c = 1 / sqrt(1 + sigma^2).
@@ -53,7 +65,7 @@ class Unscaled:
 
 
 @pytree
-class Preconditioned:
+class Preconditioned(Wrapped):
     """D = c_skip x + c_out F(c_in x), Karras et al. 2022 (2206.00364), table 1.
 
     `inner` hands F's raw output on as its data prediction. `sign` is -1 for a network
@@ -81,6 +93,80 @@ class Preconditioned:
         return jax.tree.map(mixed, x, raw), carry
 
 
+@pytree
+class Boundary(Wrapped):
+    """The consistency function f = c_skip x + c_out D of a network's data prediction.
+
+    With s = scaling times the label, c_skip = 0.25 / (s^2 + 0.25) and c_out =
+    s / sqrt(s^2 + 0.25): f is x itself at label 0. Luo et al. 2023 (2310.04378).
+    """
+
+    inner: Any
+    scaling: Any
+
+    def __call__(
+        self, x: PyTree, context: Context, carry: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """The consistency function, taken for the data."""
+        found, carry = self.inner(x, context, carry)
+        sigma = jnp.asarray(context.sigma)
+        scaling = jnp.asarray(self.scaling, sigma.dtype)
+        s = scaling * jnp.asarray(context.control("model_time"), sigma.dtype)
+        skip, out = 0.25 / (s**2 + 0.25), s * jax.lax.rsqrt(s**2 + 0.25)
+
+        def mixed(value: Array, data: Array) -> Array:
+            return align(skip, value) * value + align(out, value) * data
+
+        return jax.tree.map(mixed, x, found), carry
+
+
+@pytree
+class WithNoise(Wrapped):
+    """Data and noise predictions from one answer, both finite at sigma = 0.
+
+    `inner` hands the network's raw output on. The data may be clipped, the noise stays
+    as the network has it.
+    """
+
+    inner: Any
+    reach: Any
+    kind: str = dataclasses.field(metadata={"static": True})
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """Both names."""
+        return ("data", "noise")
+
+    def __call__(
+        self, x: PyTree, context: Context, carry: PyTree
+    ) -> tuple[tuple[PyTree, PyTree], PyTree]:
+        """The pair."""
+        raw, carry = self.inner(x, context, carry)
+        level = jnp.asarray(context.alpha), jnp.asarray(context.sigma)
+
+        def data(value: Array, found: Array) -> Array:
+            a, s = (align(v, value) for v in level)
+            plain = {
+                "noise": lambda: (value - s * found) / a,
+                "data": lambda: found,
+                "v": lambda: a * value - s * found,
+            }[self.kind]()
+            if self.reach is None:
+                return plain
+            reach = jnp.asarray(self.reach, plain.dtype)
+            return jnp.clip(plain, -reach, reach)
+
+        def noise(value: Array, found: Array) -> Array:
+            a, s = (align(v, value) for v in level)
+            return {
+                "noise": lambda: found,
+                "data": lambda: (value - a * found) / s,
+                "v": lambda: a * found + s * value,
+            }[self.kind]()
+
+        return (jax.tree.map(data, x, raw), jax.tree.map(noise, x, raw)), carry
+
+
 class Reversed:
     """A network of velocities whose time runs from noise to data, sign turned."""
 
@@ -96,6 +182,22 @@ class Reversed:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reversed) and self.fn == other.fn
+
+
+def output_map(name: str, settings: Mapping[str, Any]) -> tuple | None:
+    """What a class does to the data prediction: ('clip', reach) or ('threshold', ...).
+
+    None where its step does nothing, whatever the settings ask for.
+    """
+    if base(name).startswith(("TCD", "CogVideoX")):
+        return None
+    raw = base(name).startswith("UniPC") and not settings["predict_x0"]
+    if settings.get("thresholding") and not raw:
+        keys = ("dynamic_thresholding_ratio", "sample_max_value")
+        return ("threshold", *(settings[k] for k in keys))
+    if settings.get("clip_sample"):
+        return "clip", settings["clip_sample_range"]
+    return None
 
 
 def network(
@@ -116,28 +218,30 @@ def network(
         process: the path that the plan integrates.
         fn: fn([params,] x, label[, condition]) -> prediction.
         predictions: how many the plan takes; with 2 the second is left unclipped.
-        guidance: denoiser -> denoiser.
+        guidance: denoiser -> denoiser; of DDIMInverse it sees the raw prediction.
         options: of `models.denoiser`.
     """
-    kind = PREDICTIONS[settings["prediction_type"]]
-    fn = Reversed(fn) if settings.get("invert_sigmas") else fn
+    kind, name = PREDICTIONS[settings["prediction_type"]], base(name)
+    turned = settings.get("invert_sigmas") or settings.get("reverse_sigmas")
+    fn = Reversed(fn) if turned else fn
+    bare = name in EDM or name == "DDIMInverseScheduler"
+    told = "data" if bare else kind
+    model: Any = models.denoiser(fn, process, prediction=told, **options)
     if name in EDM:
-        model = models.denoiser(fn, process, prediction="data", **options)
-        model = Preconditioned(
-            model, settings["sigma_data"], 1.0 if kind != "v" else -1
-        )
-    else:
-        model = models.denoiser(fn, process, prediction=kind, **options)
-        model = Unscaled(model) if name in SCALED else model
+        sign = 1.0 if kind != "v" else -1
+        model = Preconditioned(model, settings["sigma_data"], sign)
+    elif name in SCALED:
+        model = Unscaled(model)
     model = model if guidance is None else guidance(model)
+    how, *limits = output_map(name, settings) or ("",)
+    if name == "DDIMInverseScheduler":
+        return WithNoise(model, limits[0] if limits else None, kind)
     both = predictions > 1
-    if settings.get("thresholding"):
-        ratio, top = (
-            settings["dynamic_thresholding_ratio"],
-            settings["sample_max_value"],
-        )
-        return dynamic_threshold(model, ratio, ceiling=top, outputs=both)
-    if settings.get("clip_sample"):
-        reach = settings["clip_sample_range"]
-        return clip(model, -reach, reach, outputs=both)
+    if how == "threshold":
+        ratio, top = limits
+        model = dynamic_threshold(model, ratio, ceiling=top, outputs=both)
+    elif how == "clip":
+        model = clip(model, -limits[0], limits[0], outputs=both)
+    if name == "LCMScheduler":
+        return Boundary(model, settings["timestep_scaling"])
     return model

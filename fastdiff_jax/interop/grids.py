@@ -5,7 +5,6 @@ it rounds or truncates what the network is told, and which last level it appends
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +13,23 @@ from .. import processes
 from ..typing import Process
 from ._schedules import bend, kind, spaced, table, to_label, trained
 
-__all__ = ["GRIDS", "Grid"]
+__all__ = [
+    "Grid",
+    "diffusion",
+    "exploding",
+    "flow",
+    "from_the_top",
+    "karras",
+    "multistep",
+    "sine",
+    "unipc",
+]
 
 Settings = dict[str, Any]
+REPEATING = (
+    "DEISMultistepScheduler",
+    "SASolverScheduler",
+)  # a bent grid's lowest level
 
 
 class Grid(NamedTuple):
@@ -38,11 +51,12 @@ class Grid(NamedTuple):
     lands: np.ndarray | None = None
 
 
-def _at(path: Process, rho: np.ndarray, labels: np.ndarray, zero: bool) -> Grid:
-    """From levels rho; the last is 0, or else the lowest one again."""
+def _at(path: Process, rho: np.ndarray, labels: np.ndarray, last: str) -> Grid:
+    """From levels rho; the last is zero, the lowest trained one, or a repeat."""
     times = path.half_log_snr_inverse(-np.log(rho))
-    last = path.clean if zero else times[-1]
-    return Grid(path, np.append(times, last), labels)
+    times = np.where(rho == table(path)[0], 0.0, times)  # the level of label 0
+    ends = {"zero": path.clean, "sigma_min": 0.0, "repeat": times[-1]}
+    return Grid(path, np.append(times, ends[last]), labels)
 
 
 def _flow(settings: Settings, sigma: np.ndarray, last: float) -> Grid:
@@ -53,17 +67,19 @@ def _flow(settings: Settings, sigma: np.ndarray, last: float) -> Grid:
 
 
 def multistep(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
-    """DPM-Solver (both classes) and DEIS."""
-    path, deis = trained(settings), name.startswith("DEIS")
+    """DPM-Solver (both classes), DEIS and SA-Solver."""
+    path = trained(settings)
     known, curve = table(path), kind(settings)
-    zero = settings.get("final_sigmas_type") == "zero"
+    ends = settings.get("final_sigmas_type", "sigma_min")
+    zero, repeats = ends == "zero", name in REPEATING
     if settings["use_flow_sigmas"]:
         count, mu = settings["num_train_timesteps"], options.get("mu")
         g = settings["flow_shift"] if mu is None else math.exp(mu)
         sigma = 1.0 - np.linspace(1, 1 / count, steps + 1)
         sigma = np.flip(g * sigma / (1 + (g - 1) * sigma))[:-1]
         # the DPM classes end at the trained path's lowest rho, read as a flow time
-        return _flow(settings, sigma, sigma[-1] if deis else 0.0 if zero else known[0])
+        low = sigma[-1] if repeats else 0.0 if zero else known[0]
+        return _flow(settings, sigma, low)
     if curve is not None:
         rho = bend(curve, known[0], known[-1], steps)
         labels = to_label(rho, known)
@@ -71,7 +87,7 @@ def multistep(name: str, settings: Settings, steps: int, options: Settings) -> G
         keeps = keeps and settings["beta_schedule"] == "squaredcos_cap_v2"
         if curve in ("karras", "lu") and not keeps:
             labels = np.round(labels)
-        return _at(path, rho, np.trunc(labels), zero)
+        return _at(path, rho, np.trunc(labels), "repeat" if repeats else ends)
     labels = options.get("timesteps")
     if labels is None:
         low = settings.get("lambda_min_clipped", -math.inf)
@@ -97,7 +113,7 @@ def unipc(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
             return _flow(settings, sigma, 0.0 if zero else sigma[-1])
         labels = to_label(rho, known)
         labels = np.round(labels) if curve == "karras" else np.trunc(labels)
-        return _at(path, rho, labels, zero)
+        return _at(path, rho, labels, "zero" if zero else "repeat")
     if settings["use_flow_sigmas"]:
         sigma = options.get("sigmas")
         if sigma is None:
@@ -143,17 +159,18 @@ def exploding(name: str, settings: Settings, steps: int, options: Settings) -> G
         labels = np.asarray(labels, np.float64)
         rho = np.interp(labels, np.arange(len(known)), known)
         if settings.get("interpolation_type") == "log_linear":
-            ends = bend("exponential", known[0], known[-1], steps + 1)
-            rho, last = ends[:-1], ends[-1]  # the appended last level is never used
+            rho = bend("exponential", known[0], known[-1], steps + 1)
         if curve is not None:
             low, high = settings.get("sigma_min"), settings.get("sigma_max")
             rho = bend(curve, low or rho[-1], high or rho[0], steps)
             labels = to_label(rho, known)
-            if name == "KDPM2DiscreteScheduler" and curve == "karras":
+            if name.startswith("KDPM2") and curve == "karras":
                 labels = np.round(labels)
     if settings.get("timestep_type") == "continuous":
         if settings["prediction_type"] == "v_prediction":
             labels = 0.25 * np.log(rho)
+    if len(rho) > len(labels):  # log_linear: the last level is never stepped to
+        rho, last = rho[:-1], rho[-1]
     leading = settings["timestep_spacing"] == "leading"
     initial = math.hypot(rho[0], 1.0) if leading else float(rho[0])
     process = processes.edm(float(known[0]), float(known[-1]))
@@ -161,7 +178,7 @@ def exploding(name: str, settings: Settings, steps: int, options: Settings) -> G
 
 
 def karras(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
-    """EDM's classes: the network is told log(sigma) / 4."""
+    """EDM's classes: the network is told log(sigma) / 4, or 2 atan(sigma) / pi."""
     del options
     low, high = settings["sigma_min"], settings["sigma_max"]
     sigma = bend(settings["sigma_schedule"], low, high, steps, settings["rho"])
@@ -169,11 +186,14 @@ def karras(name: str, settings: Settings, steps: int, options: Settings) -> Grid
     last = sigma[-1] if name == "EDMEulerScheduler" else low
     sigma = np.append(sigma, 0.0 if zero else min(last, sigma[-1]))
     process = processes.edm(float(low), float(high))
-    return Grid(process, sigma, np.log(sigma[:-1]) / 4, math.hypot(high, 1.0))
+    labels = np.log(sigma[:-1]) / 4
+    if name.startswith("Cosine"):
+        labels = np.arctan(sigma[:-1]) * 2 / math.pi
+    return Grid(process, sigma, labels, math.hypot(high, 1.0))
 
 
 def diffusion(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
-    """DDIM, DDPM and PNDM: whole labels.
+    """DDIM, DDPM, PNDM and CogVideoX: whole labels.
 
     DDIM and PNDM step down by T // N from wherever they are, which is the next label
     only if the labels are spaced so; `lands` says where they do arrive.
@@ -194,6 +214,13 @@ def diffusion(name: str, settings: Settings, steps: int, options: Settings) -> G
     ts = np.append(labels, lands[-1])
     same = np.array_equal(lands, ts[1:])
     return Grid(path, ts, labels, lands=None if same else lands)
+
+
+def from_the_top(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
+    """The flax Euler: 'linspace' labels from the noise down, also where it is one."""
+    if steps == 1 and settings["timestep_spacing"] == "linspace":
+        options = {**options, "timesteps": [settings["num_train_timesteps"] - 1]}
+    return exploding(name, settings, steps, options)
 
 
 def sine(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
@@ -219,6 +246,7 @@ def flow(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
     del name
     count, g = settings["num_train_timesteps"], settings["shift"]
     sigma, labels = options.get("sigmas"), options.get("timesteps")
+    own = labels  # told as they are, while the levels are shifted
     if sigma is None and labels is None:
         low = 1 / count  # the ends are shifted once already when the class is made
         once = g if not settings.get("use_dynamic_shifting") else 1.0
@@ -229,30 +257,14 @@ def flow(name: str, settings: Settings, steps: int, options: Settings) -> Grid:
     sigma = _shifted(np.asarray(sigma, np.float64), settings, options)
     curve = kind(settings)
     if curve is not None:
+        if not sigma[-1] > 0:
+            raise ValueError(
+                f"use_{curve}_sigmas=true needs a last level above 0, got "
+                f"{sigma[-1]:g}. Leave the 0 out: the last step ends there anyway."
+            )
         sigma = bend(curve, sigma[-1], sigma[0], steps)
     process = processes.flow(float(count))
     turned = settings.get("invert_sigmas")  # the library then counts 1 - sigma
     told = (1 - sigma if turned else sigma) * count
+    told = told if own is None or turned else np.asarray(own, np.float64)
     return Grid(process, np.append(sigma, 0.0), told)
-
-
-GRIDS: dict[str, Callable[[str, Settings, int, Settings], Grid]] = {
-    "DDIMScheduler": diffusion,
-    "DDPMScheduler": diffusion,
-    "PNDMScheduler": diffusion,
-    "DPMSolverMultistepScheduler": multistep,
-    "DPMSolverSinglestepScheduler": multistep,
-    "DEISMultistepScheduler": multistep,
-    "UniPCMultistepScheduler": unipc,
-    "EulerDiscreteScheduler": exploding,
-    "EulerAncestralDiscreteScheduler": exploding,
-    "HeunDiscreteScheduler": exploding,
-    "LMSDiscreteScheduler": exploding,
-    "KDPM2DiscreteScheduler": exploding,
-    "IPNDMScheduler": sine,
-    "FlowMatchEulerDiscreteScheduler": flow,
-    "FlowMatchHeunDiscreteScheduler": flow,
-    "EDMEulerScheduler": karras,
-    "EDMDPMSolverMultistepScheduler": karras,
-}
-"""Grid of every class: (name, settings, steps, options) -> Grid."""

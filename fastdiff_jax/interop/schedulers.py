@@ -8,18 +8,37 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from .. import plan as plans
-from .. import processes, solvers
+from .. import solvers
 from ..numerics import levels
 from ..plan import Plan
-from ._pndm import pndm
-from ._schedules import table, to_label, trained
+from ._landing import ancestral, second_order_sde
+from ._schedules import kind, table, to_label, trained
 from .grids import Grid
 
-__all__ = ["BUILDERS"]
+__all__ = [
+    "Built",
+    "cogvideox_ddim",
+    "cogvideox_dpm",
+    "ddim",
+    "ddpm",
+    "deis",
+    "dpm",
+    "euler",
+    "euler_ancestral",
+    "flow_euler",
+    "flow_heun",
+    "heun",
+    "ipndm",
+    "kdpm2",
+    "kdpm2_ancestral",
+    "lms",
+    "sa",
+    "singlestep",
+    "unipc",
+]
 
 Settings = dict[str, Any]
 Built = tuple[Plan, np.ndarray]
@@ -39,17 +58,7 @@ def ddim(settings: Settings, grid: Grid, options: Settings) -> Built:
     shared = {"eta": options["eta"], "second_noise": both}
     if grid.lands is None:
         return solvers.ddim(grid.process, grid.ts, **shared), grid.labels
-    ends = np.stack([grid.ts[:-1], grid.lands], 1)
-    alpha, sigma = grid.process.alpha(ends), grid.process.sigma(ends)
-    steps = [
-        solvers.ddim(processes.tabulated(a, s), [1.0, 0.0], **shared)
-        for a, s in zip(alpha, sigma, strict=True)
-    ]
-    rows = jax.tree.map(lambda *w: np.concatenate(w), *[p.rows for p in steps])
-    level = rows.level._replace(time=grid.ts[:-1])
-    rows = rows._replace(index=np.arange(len(steps), dtype=np.int32), level=level)
-    end = steps[-1].end._replace(time=grid.ts[-1])
-    return dataclasses.replace(steps[-1], rows=rows, end=end), grid.labels
+    return ancestral(grid, **shared), grid.labels
 
 
 def ddpm(settings: Settings, grid: Grid, options: Settings) -> Built:
@@ -101,7 +110,7 @@ def _basis(name: str, settings: Settings) -> str:
             "algorithm_type must be 'dpmsolver++' for EDMDPMSolverMultistepScheduler, "
             f"got {kind!r}."
         )
-    if settings["final_sigmas_type"] == "zero":
+    if settings.get("final_sigmas_type") == "zero":
         raise ValueError(
             f"final_sigmas_type='zero' does not go with algorithm_type={kind!r}; "
             f"use 'sigma_min', or {kind + '++'!r}."
@@ -109,7 +118,7 @@ def _basis(name: str, settings: Settings) -> str:
     return "noise"
 
 
-def _dpm(name: str) -> Callable[[Settings, Grid, Settings], Built]:
+def dpm(name: str) -> Callable[[Settings, Grid, Settings], Built]:
     """DPM-Solver(++) multistep, with the published third-order weights."""
 
     def build(settings: Settings, grid: Grid, options: Settings) -> Built:
@@ -143,7 +152,7 @@ def singlestep(settings: Settings, grid: Grid, options: Settings) -> Built:
     """Singlestep DPM-Solver(++): the grid's own levels serve as inner stages."""
     basis = _basis("DPMSolverSinglestepScheduler", settings)
     if settings["algorithm_type"].startswith("sde"):  # order 1
-        return _dpm("DPMSolverSinglestepScheduler")(settings, grid, options)
+        return dpm("DPMSolverSinglestepScheduler")(settings, grid, options)
     order, steps = settings["solver_order"], len(grid.labels)
     lower = settings["lower_order_final"] or steps % order > 0
     lower = lower or settings["final_sigmas_type"] == "zero"
@@ -178,8 +187,8 @@ def deis(settings: Settings, grid: Grid, options: Settings) -> Built:
 
 def unipc(settings: Settings, grid: Grid, options: Settings) -> Built:
     """UniPC, whose order comes down at the end for any step count."""
-    del options
-    kind = settings["solver_type"]
+    kind, begin = settings["solver_type"], options["begin"]
+    alone = (i - begin for i in settings["disable_corrector"])  # of the whole grid
     made = solvers.unipc(
         grid.process,
         grid.ts,
@@ -187,7 +196,7 @@ def unipc(settings: Settings, grid: Grid, options: Settings) -> Built:
         variant=kind if kind in ("bh1", "bh2") else "bh2",
         prediction="data" if settings["predict_x0"] else "noise",
         lower_order_final=settings["lower_order_final"],
-        disable_corrector=tuple(settings["disable_corrector"]),
+        disable_corrector=tuple(i for i in alone if i >= 0),
     )
     return made, grid.labels
 
@@ -196,26 +205,38 @@ def euler(settings: Settings, grid: Grid, options: Settings) -> Built:
     """Euler in sigma; with churn, the network sees the level before the churn."""
     if not options.get("s_churn"):
         return solvers.euler(grid.process, grid.ts), grid.labels
-    if settings["prediction_type"] != "epsilon":
-        raise ValueError(
-            f"s_churn={options['s_churn']} needs prediction_type='epsilon', got "
-            f"{settings['prediction_type']!r}."
-        )
     lv, sigma = levels(grid.process, grid.ts), grid.ts[:-1]
     inside = (sigma >= options["s_tmin"]) & (sigma <= options["s_tmax"])
-    most = min(options["s_churn"] / options["steps"], math.sqrt(2) - 1)
+    most = min(options["s_churn"] / _churned(settings, options), math.sqrt(2) - 1)
     raised = sigma * (1 + np.where(inside, most, 0.0))
+    drawn = options["s_noise"] * np.sqrt(raised**2 - sigma**2)
+    # (x' - D') / raised of the point x' = x + drawn z, where the network saw x:
+    # how much of the draw the derivative holds
+    held = {
+        "epsilon": 0.0 * sigma,
+        "sample": 1 / raised,
+        "v_prediction": sigma**2 / (1 + sigma**2) / raised,
+    }[settings["prediction_type"]]
+    step = grid.ts[1:] - raised
+    exact = settings["prediction_type"] == "epsilon"  # the network's own E is kept
+    share = step / (sigma if exact else raised)
     made = plans.multistep(
         lv,
-        basis="noise",
-        keep=np.ones_like(sigma),
-        weights=(grid.ts[1:] - raised)[:, None],
-        noise=options["s_noise"] * np.sqrt(raised**2 - sigma**2),
+        keep=1 + share,
+        weights=-share[:, None],
+        noise=drawn * (1 + step * held),
     )
     return made, grid.labels
 
 
-def ancestral(settings: Settings, grid: Grid, options: Settings) -> Built:
+def _churned(settings: Settings, options: Settings) -> int:
+    """What Euler divides `s_churn` by: its levels but one."""
+    extra = settings.get("interpolation_type") == "log_linear"
+    extra = extra and kind(settings) is None and options.get("sigmas") is None
+    return options["steps"] + int(extra)
+
+
+def euler_ancestral(settings: Settings, grid: Grid, options: Settings) -> Built:
     """Euler ancestral: in x / alpha this is DDIM with eta = 1."""
     del settings, options
     return solvers.ddim(grid.process, grid.ts, eta=1.0), grid.labels
@@ -242,18 +263,57 @@ def kdpm2(settings: Settings, grid: Grid, options: Settings) -> Built:
     return solvers.dpm2(grid.process, grid.ts), _two(grid.labels, inner)
 
 
+def kdpm2_ancestral(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """DPM-2 down to sigma_t^2 / sigma_s, whose inner level is sigma_t itself."""
+    del options
+    inner = to_label(grid.ts[1:-1], table(trained(settings)))
+    made = solvers.dpm2_ancestral(grid.process, grid.ts)
+    return made, _two(grid.labels, inner)
+
+
+def sa(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """SA-Solver; tau, of the label at a step's start, is 1 in 200..800 as published."""
+    tau = options["tau_func"]
+    if tau is None:
+        tau = lambda label: 1.0 if 200 <= label <= 800 else 0.0  # noqa: E731
+    found = np.array([np.asarray(tau(label), np.float64) for label in grid.labels])
+    if found.ndim != 1 or not (np.isfinite(found) & (found >= 0)).all():
+        raise ValueError(
+            "tau_func must give one finite number >= 0 for every label, got "
+            f"{found.ravel()[0]:g}{f' of shape {found.shape[1:]}' * (found.ndim > 1)}."
+        )
+    made = solvers.sa_solver(
+        grid.process,
+        grid.ts,
+        predictor_order=settings["predictor_order"],
+        corrector_order=settings["corrector_order"],
+        tau2=found**2,
+        prediction=settings["algorithm_type"].removesuffix("_prediction"),
+        variant="few_step",
+        lower_order_final=settings["lower_order_final"],
+    )
+    return made, grid.labels
+
+
+def cogvideox_ddim(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """DDIM without noise; the published step takes eta and a clipping and uses none."""
+    del settings, options
+    made = solvers.ddim(grid.process, grid.ts)
+    return (made if grid.lands is None else ancestral(grid, 0.0)), grid.labels
+
+
+def cogvideox_dpm(settings: Settings, grid: Grid, options: Settings) -> Built:
+    """SDE-DPM-Solver++(2M)."""
+    apart = settings["num_train_timesteps"] // options["steps"]
+    return second_order_sde(grid, apart), grid.labels
+
+
 def flow_euler(settings: Settings, grid: Grid, options: Settings) -> Built:
     """Euler in t, or fresh noise on the data prediction after every step."""
     del options
     if not settings["stochastic_sampling"]:
         return solvers.euler(grid.process, grid.ts), grid.labels
-    lv = levels(grid.process, grid.ts)
-    made = plans.multistep(
-        lv,
-        keep=np.zeros(lv.steps),
-        weights=lv.alpha[1:, None],
-        noise=lv.sigma[1:],
-    )
+    made = solvers.euler_ancestral(grid.process, grid.ts, eta=np.inf)
     return made, grid.labels
 
 
@@ -261,25 +321,3 @@ def flow_heun(settings: Settings, grid: Grid, options: Settings) -> Built:
     """Heun in t."""
     del settings, options
     return solvers.heun(grid.process, grid.ts), _two(grid.labels)
-
-
-BUILDERS: dict[str, Callable[[Settings, Grid, Settings], Built]] = {
-    "DDIMScheduler": ddim,
-    "DDPMScheduler": ddpm,
-    "PNDMScheduler": pndm,
-    "DPMSolverMultistepScheduler": _dpm("DPMSolverMultistepScheduler"),
-    "DPMSolverSinglestepScheduler": singlestep,
-    "DEISMultistepScheduler": deis,
-    "UniPCMultistepScheduler": unipc,
-    "EulerDiscreteScheduler": euler,
-    "EulerAncestralDiscreteScheduler": ancestral,
-    "HeunDiscreteScheduler": heun,
-    "LMSDiscreteScheduler": lms,
-    "KDPM2DiscreteScheduler": kdpm2,
-    "IPNDMScheduler": ipndm,
-    "FlowMatchEulerDiscreteScheduler": flow_euler,
-    "FlowMatchHeunDiscreteScheduler": flow_heun,
-    "EDMEulerScheduler": euler,
-    "EDMDPMSolverMultistepScheduler": _dpm("EDMDPMSolverMultistepScheduler"),
-}
-"""Builder of every class: (settings, grid, options) -> (plan, labels of its rows)."""

@@ -25,7 +25,8 @@ from ..plan import Row
 from ..states import per_sample
 from ..trees import concrete
 from ..typing import Array, ArrayLike, Key
-from ._classes import EDM, EXACT, SCALED
+from ._classes import EDM, EXACT, SCALED, base
+from ._parse import load
 from ._schedules import trained
 from .config import from_scheduler_config, read
 from .denoisers import network
@@ -82,15 +83,16 @@ class Shim:
     def __init__(
         self, config: Mapping[str, Any] | str | os.PathLike[str], **options: Any
     ):
-        self.name, self.settings = read(config)
+        self._config = dict(load(config))
+        self.name, self.settings = read(self._config)
         self.options = options
-        self._config = {"_class_name": self.name, **self.settings}
+        self._base = base(self.name)
         count = self.settings.get("num_train_timesteps", 1000)
         self._count = float(count)
         self._flow = self.settings["prediction_type"] == "flow_prediction"
-        self._own = self.name in EDM or self.name == "IPNDMScheduler"
+        self._own = self._base in EDM or self._base == "IPNDMScheduler"
         if not (self._flow or self._own):
-            path = trained(self.settings, self.name in EXACT)
+            path = trained(self.settings, self._base in EXACT)
             labels = np.arange(count)
             self._alpha, self._sigma = path.alpha(labels), path.sigma(labels)
 
@@ -99,15 +101,21 @@ class Shim:
         """The path that a velocity refers to; other predictions need none."""
         return processes.flow(self._count) if self._flow else None
 
+    @property
+    def _unit(self) -> float:
+        """The label of a flow's noise end."""
+        own = self._base == "FlaxRectifiedFlowMultistepScheduler"
+        return 1.0 if own else self._count
+
     def create_state(self) -> ShimState:
         """A state before `set_timesteps`: the labels of training, noise first."""
         labels = np.arange(self._count)[::-1].copy()
         start = 1.0
-        if self.name in SCALED:
+        if self._base in SCALED:
             start = float(self._sigma[-1] / self._alpha[-1])
             leading = self.settings["timestep_spacing"] == "leading"
             start = float(np.hypot(start, 1.0)) if leading else start
-        elif self.name in EDM:
+        elif self._base in EDM:
             start = float(np.hypot(self.settings["sigma_max"], 1.0))
         return ShimState(labels, start)
 
@@ -145,10 +153,10 @@ class Shim:
         self, state: ShimState, sample: Array, timestep: ArrayLike | None = None
     ) -> Array:
         """What the network gets: x / sqrt(sigma^2 + 1) for Euler, Heun, LMS, KDPM2."""
-        if self.name not in SCALED and self.name not in EDM:
+        if self._base not in SCALED and self._base not in EDM:
             return sample
         rows, _, index = self._ready(state, timestep)
-        spread = self.settings["sigma_data"] if self.name in EDM else 1.0
+        spread = self.settings["sigma_data"] if self._base in EDM else 1.0
         sigma = jnp.asarray(rows.level.sigma)[index]
         return sample * per_sample(jax.lax.rsqrt(sigma**2 + spread**2), sample)
 
@@ -211,7 +219,7 @@ class Shim:
         """
         label = jnp.asarray(timesteps)
         x = jnp.asarray(original_samples)
-        if self._own or (self.name in SCALED and state.rows is not None):
+        if self._own or (self._base in SCALED and state.rows is not None):
             level = self._ready(state, None)[0].level
             known = jnp.asarray(state.timesteps)
             told = label.astype(known.dtype)[..., None]
@@ -219,13 +227,14 @@ class Shim:
             near = jnp.argmin(gap, axis=-1)
             alpha, sigma = (jnp.asarray(v)[near] for v in (level.alpha, level.sigma))
         elif self._flow:
-            sigma = label.astype(jnp.result_type(float)) / self._count
-            sigma = 1 - sigma if self.settings.get("invert_sigmas") else sigma
+            sigma = label.astype(jnp.result_type(float)) / self._unit
+            turned = ("invert_sigmas", "reverse_sigmas")
+            sigma = 1 - sigma if any(map(self.settings.get, turned)) else sigma
             alpha = 1 - sigma
         else:
             whole = jnp.round(label).astype(jnp.int32)
             alpha, sigma = (jnp.asarray(v)[whole] for v in (self._alpha, self._sigma))
-            if self.name in SCALED:
+            if self._base in SCALED:
                 alpha, sigma = jnp.ones_like(alpha), sigma / alpha
         return per_sample(alpha, x) * x + per_sample(sigma, x) * jnp.asarray(
             noise, x.dtype
