@@ -282,8 +282,8 @@ def test_order_of_the_moments(make, measure, order):
 @pytest.mark.parametrize("make", [S.euler_ancestral, S.dpm2_ancestral])
 def test_bad_factors(make):
     ts = grid(VP)
-    for eta in (-0.1, 1.001, 1e9, -np.inf):
-        with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\].* got "):
+    for eta in (-0.1, 1e9, -np.inf):
+        with pytest.raises(ValueError, match="eta must .* got "):
             make(VP, ts, eta=eta)
     with pytest.raises(ValueError, match="eta must be real numbers without NaN"):
         make(VP, ts, eta=np.nan)

@@ -76,6 +76,8 @@ def begin(file, *options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # what a background job starts would ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

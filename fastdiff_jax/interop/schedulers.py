@@ -291,6 +291,7 @@ def sa(settings: Settings, grid: Grid, options: Settings) -> Built:
         prediction=settings["algorithm_type"].removesuffix("_prediction"),
         variant="few_step",
         lower_order_final=settings["lower_order_final"],
+        compat=True,
     )
     return made, grid.labels
 

@@ -10,9 +10,12 @@ eta = 0 is the probability-flow ODE, eta = 1 the posterior of the forward proces
 infinity, x_s is forgotten: x_t = alpha_t D + sigma_t z.
 """
 
+import math
+
 import numpy as np
 
 from ... import plan
+from ...guards import must
 from ...numerics import Levels, levels, namespace
 from ...plan import Leg
 from ...typing import Array, ArrayLike, Process
@@ -45,8 +48,8 @@ def euler_ancestral(
         A plan of N rows.
 
     Raises:
-        ValueError: eta neither in [0, 1] nor infinite, s_noise not finite, or times
-            that increase.
+        ValueError: eta < 0, or larger than a step's noise allows and not infinite;
+            s_noise not finite; or times that increase.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -57,7 +60,8 @@ def euler_ancestral(
     Reference: Song et al. 2021 (2010.02502), eq 16; k-diffusion's form.
     """
     lv = levels(process, ts)
-    eta = amount(lv, eta, "eta", most=1, infinite=True)
+    eta = amount(lv, eta, "eta", infinite=True)
+    _check_share(lv.h, eta)
     share, up = ancestral_split(lv.h, eta)
     keep = share * lv.sigma[1:] / lv.sigma[:-1]
     weights = lv.alpha[1:] - keep * lv.alpha[:-1]
@@ -67,6 +71,19 @@ def euler_ancestral(
         weights=weights[..., None],
         noise=scaled(s_noise) * lv.sigma[1:] * up if is_noisy(eta) else None,
     )
+
+
+def _check_share(h: Array, eta: Array) -> None:
+    """A finite eta draws no more noise anew than a step's end holds."""
+    if not all(isinstance(v, np.ndarray) for v in (h, eta)):
+        return
+    given = np.where(np.isfinite(eta), eta, 0.0)
+    beyond = (h > 0) & (-np.expm1(-2 * h) * given**2 > 1 + 1e-9)
+    if beyond.any():
+        at = tuple(int(i) for i in np.argwhere(beyond)[0])
+        most = 1 / math.sqrt(-math.expm1(-2 * h[at]))
+        rule = f"at most {most:g} in step {at[0]}, where all noise is new, or infinite"
+        raise must("eta", rule, float(eta[at]))
 
 
 @solver(  # order 2 without noise; with it 1
