@@ -70,14 +70,14 @@ def toy(tmp_path):
 
 def begin(file, *options):
     command = [sys.executable, str(file), *options]
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a background job
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # what a background job starts would ignore Ctrl-C
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
