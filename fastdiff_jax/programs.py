@@ -64,11 +64,10 @@ class _Look:
 
     def __init__(self, parts: Any):
         self.tokens: list[Any] = []
-        self.generators: list[Any] = [np.random.mtrand._rand, random._inst]  # type: ignore[attr-defined]
+        self.generators: list[Any] = [np.random, random]
         self.changes = False  # whether anything was found that could change
         self.traced = False
-        self.foreign = False  # whether anything but plain constants was found
-        seen: dict[int, int] = {}
+        seen: dict[int, tuple[int, Any]] = {}  # kept alive, so that no id comes back
         todo = collections.deque([parts])
         while todo:
             if len(self.tokens) > _MANY:
@@ -80,14 +79,16 @@ class _Look:
                 self.tokens.append((type(value), repr(value)))
                 continue
             if id(value) in seen:
-                self.tokens.append(seen[id(value)])
+                self.tokens.append(seen[id(value)][0])
                 continue
-            seen[id(value)] = len(self.tokens)
+            seen[id(value)] = len(self.tokens), value
             todo.extend(self._into(value))
 
     def _into(self, value: Any) -> Iterator[Any]:
         """Note a value; what to look at behind it."""
-        if isinstance(value, np.ndarray) and value.dtype != object:
+        if isinstance(value, np.ndarray) and value.dtype == object:
+            value = value.tolist()
+        if isinstance(value, np.ndarray):
             self.changes = True
             data = hashlib.blake2b(value.tobytes()).digest()
             self.tokens.append((value.shape, value.dtype, data))
@@ -104,7 +105,6 @@ class _Look:
                 yield key
                 yield item
             return
-        self.foreign |= not isinstance(value, types.ModuleType | type)
         if isinstance(value, types.FunctionType):
             self.tokens.append(_Same(value.__code__))
             yield from self._function(value)
@@ -125,6 +125,7 @@ class _Look:
             yield from self._object(value)
 
     def _function(self, function: types.FunctionType) -> Iterator[Any]:
+        """What a function holds; a user's also reaches globals, which are rebound."""
         yield from (function.__defaults__, function.__kwdefaults__)
         yield from vars(function).values()
         for cell in function.__closure__ or ():
@@ -134,21 +135,22 @@ class _Look:
                 continue
         if _library(function.__code__.co_filename):
             return
+        self.changes = True
         names = set(_names(function.__code__))
         for name in sorted(names & function.__globals__.keys()):
             found = function.__globals__[name]
             if not isinstance(found, types.ModuleType):
-                self.changes |= not callable(found)
                 yield found
             elif not _library(getattr(found, "__file__", None) or "<frozen>"):
                 yield from (getattr(found, n) for n in names if hasattr(found, n))
 
     def _class(self, cls: type) -> Iterator[Any]:
-        """What a user's class defines."""
+        """What a user's class defines, and those that it is made of."""
         module = sys.modules.get(cls.__module__)
         if not _library(getattr(module, "__file__", None) or "<frozen>"):
             names = (k for k in vars(cls) if k[:2] != "__" or k == "__call__")
             yield from (vars(cls)[k] for k in names)
+            yield from cls.__bases__
 
     def _object(self, value: Any) -> Iterator[Any]:
         """An object's attributes, and its class; one without any is itself."""
@@ -164,7 +166,8 @@ class _Look:
         self.changes |= bool(found)
         yield type(value)
         yield from found.values()
-        for name in ("__wrapped__", "__self__"):  # jitted functions, builtin methods
+        # of jitted functions, builtin methods, properties
+        for name in ("__wrapped__", "__self__", "fget"):
             if (inner := getattr(value, name, None)) is not None:
                 yield inner
 
@@ -184,7 +187,7 @@ def _drawn(generators: list[Any]) -> list[bytes]:
     def state(g: Any) -> Any:
         if isinstance(g, np.random.Generator):
             return g.bit_generator.state
-        return g.getstate() if isinstance(g, random.Random) else g.get_state()
+        return g.get_state() if hasattr(g, "get_state") else g.getstate()
 
     return [pickle.dumps(state(g)) for g in generators]
 
@@ -217,7 +220,7 @@ class compiled:  # noqa: N801  a decorator
         self.traces = 0
         self.shared = self._program()
         self.own: collections.OrderedDict[Any, tuple] = collections.OrderedDict()
-        self.still: set[Any] = set()  # with no function to look through
+        self.still: set[Any] = set()  # reach nothing that could change
 
     def _program(self) -> Callable:
         return jax.jit(functools.partial(self._watched), static_argnames=self.static)
@@ -249,17 +252,17 @@ class compiled:  # noqa: N801  a decorator
                 return self.shared(*args, **options)
         except TypeError:  # an unhashable constant cannot key a program
             return self._watched(*args, **options)
-        known, look = self.own.get(key), _Look(self._parts(args, options))
+        look = _Look(self._parts(args, options))
         if look.traced:
             return self._watched(*args, **options)
         if not look.changes:
-            if not look.foreign:
-                self.still.add(key)
+            self.still.add(key)
             return self.shared(*args, **options)
-        if known is not None and known[0] != look.tokens:
-            _warn()
-        fresh = known is None or known[0] != look.tokens
-        program = self._program() if known is None or fresh else known[1]
+        tokens, program = self.own.get(key, (None, None))
+        if tokens != look.tokens:
+            if program is not None:
+                _warn()
+            program = self._program()
         before = self.traces
         out = program(*args, **options)
         if self.traces != before:  # what a trace itself leaves is no change

@@ -86,6 +86,87 @@ def test_every_epoch_samples_the_weights_of_that_epoch(way):
         np.testing.assert_allclose(out, jnp.full_like(X, exact), rtol=1e-5)
 
 
+class Base:
+    scale = 0.0
+
+    @property
+    def first(self):
+        return SCALE[0]
+
+    @staticmethod
+    def of_module():
+        return LEVEL
+
+
+class OfBase(Base):
+    def __call__(self, x, context, carry):
+        return 0 * x + self.scale, carry
+
+
+class OfProperty(Base):
+    def __call__(self, x, context, carry):
+        return 0 * x + self.first, carry
+
+
+class OfStatic(Base):
+    def __call__(self, x, context, carry):
+        return 0 * x + self.of_module(), carry
+
+
+LEVEL = 0.0
+
+
+def helper(x):
+    return 0 * x
+
+
+def of_helper(x, context, carry):
+    return helper(x), carry
+
+
+def of_keyword(x, context, carry, *, options={"level": 0.0}):  # noqa: B006
+    return 0 * x + options["level"], carry
+
+
+def of_cell():
+    """A number of the function around it, and how to change it."""
+    level = 0.0
+
+    def change(value):
+        nonlocal level
+        level = value
+
+    return lambda x, c, k: (0 * x + level, k), change
+
+
+def places():
+    """Denoisers that answer with a number from somewhere, and how to change it."""
+    this = globals()
+    return {
+        "cell": of_cell(),
+        "base class": (OfBase(), lambda v: setattr(Base, "scale", v)),
+        "property": (OfProperty(), lambda v: SCALE.__setitem__(0, v)),
+        "static method": (OfStatic(), lambda v: this.update(LEVEL=v)),
+        "helper": (of_helper, lambda v: this.update(helper=lambda x: 0 * x + v)),
+        "keyword": (
+            of_keyword,
+            lambda v: of_keyword.__kwdefaults__["options"].update(level=v),
+        ),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:what a function of this run captures")
+@pytest.mark.parametrize("place", places())
+def test_a_number_from_anywhere_is_the_latest(place):
+    denoiser, change = places()[place]
+    found = []
+    for value in (0.0, 4.0):
+        change(value)
+        found.append(float(fd.sample(PLAN, denoiser, X)[0, 0]))
+    change(0.0)
+    assert found[1] - found[0] > 3
+
+
 @pytest.mark.filterwarnings("ignore:what a function of this run captures")
 def test_numbers_lists_arrays_and_moves():
     array = np.zeros(3, np.float32)
