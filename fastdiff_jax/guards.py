@@ -33,7 +33,7 @@ import numpy as np
 
 from .typing import Array, ArrayLike, Clock, Denoiser, Process
 
-__all__ = ["checked", "must", "shown", "within"]
+__all__ = ["bounded", "checked", "must", "positive", "shown", "within"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _LEVELS, _TIMES = ("alpha", "sigma", "half_log_snr"), ("start", "end", "domain")
@@ -95,6 +95,44 @@ def within(interval: str, **values: Any) -> None:
             below = leaf <= high if interval[-1] == "]" else leaf < high
             if not np.all(above & below):
                 raise must(name, f"in {interval}", value)
+
+
+def positive(**values: Any) -> None:
+    """Constants are > 0; None, arrays and tracers pass.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if isinstance(value, int | float | np.number) and not float(value) > 0:
+            raise must(name, "> 0", value)
+
+
+def bounded(
+    name: str,
+    value: Any,
+    low: int | None = None,
+    high: int | None = None,
+    fix: str = "",
+) -> int:
+    """A whole number from low to high, both legal.
+
+    Raises:
+        ValueError: no whole number, or one outside.
+
+    Example:
+        >>> bounded("rows", 3, 1)
+        3
+    """
+    try:
+        found = _whole(value)
+    except _Wrong as wrong:
+        raise must(name, wrong.must, value) from None
+    below, above = low is not None and found < low, high is not None and found > high
+    if below or above:
+        rule = f">= {low}" if high is None else f"in {low}..{high}"
+        raise must(name, rule, value, fix)
+    return found
 
 
 # ---------------------------------------------------------------------- the rules

@@ -208,7 +208,7 @@ BAD = [
     (dict(coupled="all"), "True, False, 'max' or 'rms', got 'all'"),
     (dict(rtol=0.0), "rtol must be > 0, got 0.0"),
     (dict(h_init=-1.0), "h_init must be > 0"),
-    (dict(max_evaluations=1), "at least one trial step"),
+    (dict(max_evaluations=1), "max_evaluations must be >= 3"),
     (dict(end=0.0), "finite half log-SNR at both ends; it is inf at end=0"),
     (dict(start=0.001, end=0.5), "start must be above end"),
 ]

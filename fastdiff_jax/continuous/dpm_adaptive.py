@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
+from ..guards import bounded, checked, positive
 from ..hooks import carry_of
 from ..plan import Level
 from ..programs import compiled
@@ -145,9 +145,8 @@ def dpm_solver_adaptive(
     if coupled in (True, False):
         coupled = "max" if coupled else ""
     _check(process, start, end, order, prediction, variant, coupled)
-    _check_numbers(
-        rtol=rtol, atol=atol, h_init=h_init, max_evaluations=max_evaluations - order + 1
-    )
+    positive(rtol=rtol, atol=atol, h_init=h_init)
+    bounded("max_evaluations", max_evaluations, order, fix="One trial step takes them.")
     settings = _Settings(order, prediction, variant, controller, coupled, denoise)
     numbers = (start, end, rtol, atol, h_init, max_evaluations)
     parts = (as_tree(denoiser), process)
@@ -187,14 +186,6 @@ def _check(
             )
     if not start > end:
         raise ValueError(f"start must be above end, got {start=}, {end=}.")
-
-
-def _check_numbers(**values: Any) -> None:
-    for name, value in values.items():
-        if isinstance(value, int | float) and not value > 0:
-            if name == "max_evaluations":
-                raise ValueError("max_evaluations must allow at least one trial step.")
-            raise ValueError(f"{name} must be > 0, got {value}.")
 
 
 # -------------------------------------------------------------------- batch and samples

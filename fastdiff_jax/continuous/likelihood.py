@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
-from ..guards import checked
+from ..guards import checked, positive
 from ..hooks import accepts
 from ..noise.streams import keys_of
 from ..numerics import check_times
@@ -143,7 +143,7 @@ def log_likelihood(
     solver = diffrax.Tsit5() if solver is None else solver
     _check_options(divergence, probe, solver, log_prior)
     counts = {"probes": probes, "max_steps": max_steps, "chunk": chunk, "steps": steps}
-    _check_numbers(rtol=rtol, atol=atol, **counts)
+    positive(rtol=rtol, atol=atol, **counts)
     _check_path(process, denoiser, start, end)
     exact = divergence == "exact"
     if key is None and not exact:
@@ -207,7 +207,7 @@ def bits_per_dim(
     """
     if not high > low:
         raise ValueError(f"high must be above low, got {low=}, {high=}.")
-    _check_numbers(bins=bins)
+    positive(bins=bins)
     size = math.prod(shape)
     if size < 1:
         raise ValueError(f"shape must hold at least one element, got {shape}.")
@@ -252,12 +252,6 @@ def _check_options(divergence: str, probe: str, solver: Any, log_prior: Any) -> 
             "solver must be an explicit Runge-Kutta solver of diffrax, e.g. "
             f"diffrax.Dopri8(); got {solver!r}."
         )
-
-
-def _check_numbers(**values: Any) -> None:
-    for name, value in values.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise ValueError(f"{name} must be > 0, got {value}.")
 
 
 def _check_path(process: Process, denoiser: Denoiser, start: Any, end: Any) -> None:

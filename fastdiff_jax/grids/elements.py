@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..guards import checked, must
+from ..guards import bounded, checked, must
 from ..numerics import check_times
 from ..typing import ArrayLike, Process
-from .fopp import whole
 
 __all__ = ["align", "block_lagged", "known_prefix", "offset", "per_modality", "pyramid"]
 
@@ -55,8 +54,8 @@ def block_lagged(
     Reference: SkyReels-V2 (2504.13074); AR-Diffusion (2503.07418).
     """
     base, steps = _base(process, base)
-    blocks, frames = whole("blocks", blocks, 1), whole("frames", frames, 1)
-    lag = whole("lag", lag, 0)
+    blocks, frames = bounded("blocks", blocks, 1), bounded("frames", frames, 1)
+    lag = bounded("lag", lag, 0)
     if lag > steps:
         raise ValueError(
             f"lag must lie in 0..{steps}, the steps of the base; got {lag}. "
@@ -98,7 +97,7 @@ def pyramid(
     Reference: Chen et al. 2024 (2407.01392).
     """
     base, steps = _base(process, base)
-    frames = whole("frames", frames, 1)
+    frames = bounded("frames", frames, 1)
     if not 0 <= uncertainty <= steps:
         fix = "It counts rows of lag per frame; all steps make one frame at a time."
         rule = f"in 0..{steps}, the steps of the base"
@@ -156,7 +155,7 @@ def offset(
             "together start at t = 0. Subtract it."
         )
     span = 1 + behind.max()
-    rows = round(steps * span) if rows is None else whole("rows", rows, 1)
+    rows = round(steps * span) if rows is None else bounded("rows", rows, 1)
     t = np.linspace(0, span, rows + 1)[:, None]
     place = steps * np.clip(t - behind, 0, 1)
     near = np.round(place)  # the base's own points, bit for bit
@@ -209,7 +208,7 @@ def known_prefix(
             f"ts must have shape (M + 1, F), got {ts.shape}. Align it with the state "
             "afterwards."
         )
-    known = whole("known", known, 0)
+    known = bounded("known", known, 0)
     time = process.clean if time is None else float(time)
     check_times(process, np.full(2, time), "time")
     return np.concatenate([np.full((len(ts), known), time), ts], axis=1)

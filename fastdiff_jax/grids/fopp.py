@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import bounded, checked
 
-__all__ = ["fopp", "whole"]
+__all__ = ["fopp"]
 
 
 @checked
@@ -45,8 +45,8 @@ def fopp(
 
     Reference: Sun et al. 2025 (2503.07418).
     """
-    levels, frames = whole("levels", levels, 1), whole("frames", frames, 1)
-    samples = whole("samples", samples, 1)
+    levels, frames = bounded("levels", levels, 1), bounded("frames", frames, 1)
+    samples = bounded("samples", samples, 1)
     log_counts = _log_counts(levels, frames)
     found = np.zeros((samples, frames), np.int64)
     at = rng.integers(frames, size=samples) if pivot else np.zeros(samples, int)
@@ -78,12 +78,3 @@ def _next(
     noise = rng.gumbel(size=(len(low), len(log_count)))
     allowed = np.arange(len(log_count)) >= low[:, None]
     return np.argmax(np.where(allowed, log_count + noise, -np.inf), axis=1)
-
-
-def whole(name: str, value: int, lowest: int) -> int:
-    """A whole number, checked."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(f"{name} must be a whole number >= {lowest}, got {value!r}.")
-    if value < lowest:
-        raise ValueError(f"{name} must be >= {lowest}, got {value}.")
-    return int(value)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guards import bounded
 from ..numerics import check_times
 from ..typing import Array, Clock
 
@@ -13,13 +14,7 @@ __all__ = ["check_power", "count", "ends", "finish", "placed", "root"]
 
 def count(steps: int, lowest: int = 1) -> int:
     """A number of steps, checked."""
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
-        raise ValueError(f"steps must be a whole number >= {lowest}, got {steps!r}.")
-    if steps < lowest:
-        raise ValueError(
-            f"steps must be >= {lowest}, got {steps}. One step is one interval."
-        )
-    return int(steps)
+    return bounded("steps", steps, lowest, fix="One step is one interval.")
 
 
 def ends(process: Clock, start: float | None, end: float | None) -> tuple[float, float]:

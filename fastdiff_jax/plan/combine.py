@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..guards import checked
+from ..guards import bounded, checked
 from ..numerics import namespace
 from ..typing import PyTree
 from .core import Level, Plan, Start, ends_step
 from .forms import every_line
-from .validity import MOST_ROWS, one_plan, whole_number
+from .validity import MOST_ROWS, one_plan
 
 _MOST_REGISTERS = 10**4
 
@@ -21,7 +21,7 @@ __all__ = ["dense", "pad", "slice_rows", "sparse", "stack", "whole", "writes_of"
 
 def _with_registers(plan: Plan, count: int) -> Plan:
     """More registers; the new ones hold zeros that nothing reads."""
-    more = whole_number("registers", count, 0, _MOST_REGISTERS) - plan.registers
+    more = bounded("registers", count, 0, _MOST_REGISTERS) - plan.registers
     if more < 0:
         raise ValueError(
             f"registers must be >= {plan.registers}, what the plan keeps; got {count}."
@@ -155,11 +155,11 @@ def pad(
         raise ValueError(
             f"length must be >= {plan.length}, the plan's rows; got {length}."
         )
-    length = whole_number("length", length, plan.length, max(plan.length, MOST_ROWS))
+    length = bounded("length", length, plan.length, max(plan.length, MOST_ROWS))
     if registers is not None:
         plan = _with_registers(plan, registers)
     if writes not in (None, plan.writes):
-        whole_number("writes", writes, 0, MOST_ROWS)
+        bounded("writes", writes, 0, MOST_ROWS)
         if not plan.writes <= writes <= plan.registers:
             raise ValueError(
                 f"writes must be {plan.writes}, what the plan has, to "
@@ -232,8 +232,8 @@ def slice_rows(plan: Plan, start: int = 0, stop: int | None = None) -> Plan:
         ValueError: an empty or out-of-range slice, or a stack of plans.
     """
     one_plan(plan)
-    start = whole_number("start", start, 0, plan.length)
-    stop = plan.length if stop is None else whole_number("stop", stop, 0, plan.length)
+    start = bounded("start", start, 0, plan.length)
+    stop = plan.length if stop is None else bounded("stop", stop, 0, plan.length)
     if not 0 <= start < stop <= plan.length:
         raise ValueError(
             f"need 0 <= start < stop <= {plan.length} rows, got {start}:{stop}."

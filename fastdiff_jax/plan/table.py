@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..guards import checked
+from ..guards import bounded, checked
 from .core import Plan
 from .forms import Form, lines_of
-from .validity import readable, whole_number
+from .validity import readable
 
 __all__ = ["Spelled", "columns", "spell", "table"]
 
@@ -173,7 +173,7 @@ def table(plan: Plan, digits: int = 5) -> str:
           1        0.5        0.5        0.5          0          1
         end          0          1          0
     """
-    digits, cols = whole_number("digits", digits, 1, 17), columns(plan)
+    digits, cols = bounded("digits", digits, 1, 17), columns(plan)
     active = plan.rows.active
     keep = np.ones(plan.length, bool) if active is None else np.asarray(active)
     width = {name: max(digits + 6, len(name) + 2) for name in cols}

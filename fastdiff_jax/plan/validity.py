@@ -17,7 +17,7 @@ from ..trees import concrete
 from .core import Level, Plan, Row, Start
 
 __all__ = ["check_row", "one_plan", "readable", "same_registers"]
-__all__ += ["valid", "validate", "whole_number"]
+__all__ += ["valid", "validate"]
 
 MOST_ROWS = 10**6  # of a plan that is padded: its weights are made at once
 
@@ -148,21 +148,6 @@ def readable(plan: Plan, what: str) -> Plan:
             f"{what} needs a plan of numbers, got a traced one. Call it outside jit."
         )
     return plan
-
-
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number between two others.
-
-    Raises:
-        ValueError: another number, or none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(
-            f"{name} must be a whole number in {low}..{high}, got {value!r}."
-        )
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in {low}..{high}, got {value}.")
-    return int(value)
 
 
 def check_row(row: Row, held: tuple) -> None:

@@ -1,12 +1,10 @@
 """Where a run is stochastic: windows of noise, and their schedule."""
 
 import math
-import operator
-from typing import Any
 
 import numpy as np
 
-from ..guards import checked, must
+from ..guards import bounded, checked, must
 from ..numerics import namespace
 from ..trees import concrete
 from ..typing import Array, ArrayLike
@@ -68,7 +66,7 @@ def window(steps: int, first: int | Array, width: int, tau2: ArrayLike) -> Array
     """
     xp = namespace(first, tau2)
     if xp is np:
-        first = _whole("first", first)
+        first = bounded("first", first)
         if np.shape(tau2) not in ((), (steps,)):
             raise must("tau2", f"one number, or one per step ({steps},)", tau2)
         if not 1 <= width <= steps or not 0 <= first <= steps - width:
@@ -84,13 +82,6 @@ def window(steps: int, first: int | Array, width: int, tau2: ArrayLike) -> Array
     at = np.arange(steps)
     inside = (at >= first) & (at < first + width)
     return xp.where(inside, xp.asarray(tau2, dtype=float), 0.0)
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise must(name, "a whole number", value) from None
 
 
 @checked
@@ -146,9 +137,7 @@ def window_at(
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
     whole = {"iteration": iteration, "every": every, "stride": stride, "width": width}
     for name, value in whole.items():
-        if _whole(name, value) < (name != "iteration"):
-            low = int(name != "iteration")
-            raise ValueError(f"{name} must be >= {low}, got {value}.")
+        bounded(name, value, int(name != "iteration"))
     if width > steps:
         raise ValueError(f"width must be <= steps={steps}, got {width}.")
     if mode == "random":

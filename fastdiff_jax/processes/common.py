@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .. import trees
-from ..guards import must
+from ..guards import must, positive
 from ..numerics import as_float
 from ..typing import Array, ArrayLike
 
@@ -16,7 +16,6 @@ __all__ = [
     "label_of",
     "labels_of",
     "ordered",
-    "positive",
     "quiet",
     "register",
 ]
@@ -80,13 +79,6 @@ def labels_of(train_steps: int | None) -> int | None:
     if train_steps is not None and train_steps < 1:
         raise must("train_steps", ">= 1 or None", train_steps)
     return train_steps
-
-
-def positive(**values: float) -> None:
-    """Raise ValueError for a constant that is not > 0 (tracers pass)."""
-    for name, value in values.items():
-        if isinstance(value, int | float | np.generic) and not value > 0:
-            raise must(name, "> 0", value)
 
 
 def ordered(**values: float) -> None:
