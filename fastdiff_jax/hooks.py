@@ -9,7 +9,7 @@ from typing import Any
 
 from .typing import PyTree
 
-__all__ = ["Wrapped", "accepts", "carry_of", "check_reads", "gives_of"]
+__all__ = ["Wrapped", "accepts", "answer", "carry_of", "check_reads", "gives_of"]
 
 _FIX = {
     "degraded": "restore.with_endpoint(denoiser, y) gives (data, degraded)",
@@ -23,6 +23,21 @@ def carry_of(inner: Any, x: PyTree) -> PyTree:
     """The denoiser's `initial_carry(x)`, None if it has none."""
     start = getattr(inner, "initial_carry", None)
     return None if start is None else start(x)
+
+
+def answer(denoiser: Any, x: PyTree, context: Any, carry: PyTree) -> tuple[Any, Any]:
+    """What a denoiser returns at x: (prediction, carry).
+
+    Raises:
+        ValueError: no pair.
+    """
+    out = denoiser(x, context, carry)
+    if not (isinstance(out, tuple) and len(out) == 2):
+        raise ValueError(
+            "denoiser must return (prediction, carry), got "
+            f"{type(out).__name__}. Wrap a plain network with models.denoiser(...)."
+        )
+    return out
 
 
 def gives_of(denoiser: Any) -> tuple[str, ...] | None:

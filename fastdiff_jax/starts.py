@@ -22,12 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import plan
-from .guards import checked, must
+from .guards import checked, in_domain, must
 from .noise.streams import PRIOR, keys_of, normal
-from .numerics import check_times
-from .states import align, arrays, float_dtype, floating, shaped
+from .states import align, arrays, floating, shaped, spread
 from .trees import concrete, pytree
-from .typing import Array, ArrayLike, Key, Process, PyTree
+from .typing import Array, ArrayLike, DType, Key, Process, PyTree
 
 __all__ = [
     "Gaussian",
@@ -44,7 +43,7 @@ __all__ = [
 
 
 @checked
-def unit_noise(key: Key, shape: Any, dtype: Any = None) -> PyTree:
+def unit_noise(key: Key, shape: Any, dtype: DType | None = None) -> PyTree:
     """Standard normal noise to start from, one key per sample.
 
     Args:
@@ -52,20 +51,14 @@ def unit_noise(key: Key, shape: Any, dtype: Any = None) -> PyTree:
         shape: shape (B, ...) of the state, or a tree of arrays or ShapeDtypeStructs.
         dtype: of the result, None for float32 (float64 under x64).
     """
-    kind, sizes = float_dtype(dtype), isinstance(shape, tuple | list)
+    kind = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    sizes = isinstance(shape, tuple | list)
     if sizes and all(isinstance(n, int | np.integer) for n in shape):
         if any(n < 0 for n in shape):
             raise must("shape", "sizes >= 0", shape)
         shape = jax.ShapeDtypeStruct(tuple(shape), kind)
     shaped("shape", shape)
     return normal(keys_of(key, shape), PRIOR, shape)
-
-
-def _inside(process: Process, name: str, t: float) -> float:
-    """A time of the process' domain, checked where it is known."""
-    if concrete(t):
-        check_times(process, np.atleast_1d(np.asarray(t, np.float64)), name)
-    return t
 
 
 @checked
@@ -75,7 +68,7 @@ def prior(
     shape: Any,
     *,
     start: float | None = None,
-    dtype: Any = None,
+    dtype: DType | None = None,
 ) -> PyTree:
     """Noise to start from: sigma(start) z, one key per sample.
 
@@ -95,7 +88,8 @@ def prior(
         >>> x.shape
         (2, 3)
     """
-    start = process.start if start is None else _inside(process, "start", start)
+    in_domain(process, start=start)
+    start = process.start if start is None else start
     z = unit_noise(key, shape, dtype)
     return jax.tree.map(lambda v: jnp.asarray(process.sigma(start), v.dtype) * v, z)
 
@@ -121,15 +115,13 @@ def centre_of(process: Process) -> Any:
 
 
 @checked
-def spread_over(y: PyTree, x: PyTree, k: Any = 1.0) -> PyTree:
-    """K y with the axes and dtypes of x: leaves of y broadcast against those of x."""
-    arrays("y", y)
-
-    def leaf(v: Any, like: Array) -> Array:
-        v = align(jnp.asarray(v).astype(like.dtype), like)
-        return v if isinstance(k, float) and k == 1.0 else v * align(k, like)
-
-    return jax.tree.map(leaf, y, x)
+def spread_over(y: PyTree, x: PyTree, k: ArrayLike = 1.0) -> PyTree:
+    """K y with the shapes and dtypes of x: leaves of y broadcast against those of x."""
+    shaped("x", x)
+    y = spread(arrays("y", y), x, "y")
+    if isinstance(k, float) and k == 1.0:
+        return y
+    return jax.tree.map(lambda v: v * align(k, v), y)
 
 
 @checked
@@ -266,8 +258,7 @@ def teleport(
         (8, 4)
     """
     x = jnp.asarray(x)
-    for name, t in (("t_from", t_from), ("t_to", t_to)):
-        _inside(process, name, t)
+    in_domain(process, t_from=t_from, t_to=t_to)
     if concrete(t_from) and not process.sigma(np.float64(t_from)) > 0:
         raise must("t_from", "a time with sigma > 0", t_from)
     start, end = jnp.asarray(t_from, x.dtype), jnp.asarray(t_to, x.dtype)
@@ -312,7 +303,8 @@ def jump(
             f"jump needs one level per row, got sigma of shape {np.shape(level.sigma)}."
         )
     x = jnp.asarray(x)
-    start = process.start if start is None else _inside(process, "start", start)
+    in_domain(process, start=start)
+    start = process.start if start is None else start
     if concrete(start) and not process.sigma(np.float64(start)) > 0:
         raise must("start", "a time with sigma > 0", start)
     t = jnp.asarray(start, x.dtype)

@@ -17,16 +17,17 @@ __all__ = [
     "align",
     "arrays",
     "batch_of",
-    "float_dtype",
     "floating",
     "like_state",
     "mix",
     "norm",
+    "per_batch",
     "per_sample",
     "real_dtype",
     "scale",
     "shaped",
     "some_arrays",
+    "spread",
 ]
 
 
@@ -75,23 +76,6 @@ def shaped(name: str, tree: PyTree) -> PyTree:
     return tree
 
 
-def float_dtype(dtype: Any) -> Any:
-    """A floating or complex dtype, None for jax's own.
-
-    Raises:
-        ValueError: another dtype, or none.
-    """
-    if dtype is None:
-        return jnp.result_type(float)
-    try:
-        found = None if isinstance(dtype, int | float | list) else jnp.dtype(dtype)
-    except TypeError:
-        found = None
-    if found is None or not jnp.issubdtype(found.type, jnp.inexact):
-        raise must("dtype", "floating, e.g. 'float32', or None", dtype)
-    return found
-
-
 def floating(x: PyTree) -> PyTree:
     """X as arrays in float32 or wider.
 
@@ -118,7 +102,7 @@ def floating(x: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(leaf, x)
 
 
-def some_arrays(x: PyTree) -> None:
+def some_arrays(x: PyTree, name: str = "x") -> None:
     """A state holds arrays; a list of numbers would be a tree of single numbers.
 
     Raises:
@@ -126,15 +110,29 @@ def some_arrays(x: PyTree) -> None:
     """
     leaves = jax.tree.leaves(x)
     if not leaves:
-        raise must("x", "an array, or a tree that holds arrays", x)
-    if isinstance(x, list | tuple) and not any(hasattr(v, "shape") for v in leaves):
-        raise must("x", "an array, or a tree of arrays", x, "Make it one: np.asarray.")
+        raise must(name, "an array, or a tree that holds arrays", x)
+    one = jax.tree_util.treedef_is_leaf(jax.tree.structure(x)) or isinstance(x, dict)
+    if not one and not any(hasattr(v, "shape") for v in leaves):
+        raise must(name, "an array, or a tree of arrays", x, "Make it one: np.asarray.")
 
 
 def batch_of(x: PyTree) -> int | None:
     """Size of the leading axis that all leaves share, None if they do not."""
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(x)}
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def per_batch(name: str, value: PyTree, x: PyTree) -> None:
+    """What is given per sample has the leading axis that x has.
+
+    Raises:
+        ValueError: another, or none.
+    """
+    count = batch_of(x)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        if count is not None and np.shape(leaf)[:1] != (count,):
+            place = name + jax.tree_util.keystr(path)
+            raise must(place, f"one entry per sample, ({count}, ...)", leaf)
 
 
 def real_dtype(x: PyTree) -> Any:
@@ -187,6 +185,38 @@ def per_sample(value: Any, like: Array) -> Array:
     """One number, or one per sample, with trailing axes to multiply `like`."""
     value = jnp.asarray(value).astype(real_dtype(like))
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
+
+
+def spread(value: PyTree, x: PyTree, name: str) -> PyTree:
+    """One array, or a tree like x, in the dtypes and shapes of x.
+
+    Raises:
+        ValueError: it does not broadcast.
+    """
+    one = jax.tree.structure(0)
+    if jax.tree.structure(value) == one and jax.tree.structure(x) != one:
+        value = jax.tree.map(lambda _: value, x)
+    if jax.tree.structure(value) != jax.tree.structure(x):
+        raise ValueError(
+            f"{name} must be one array or a tree like the state, "
+            f"{jax.tree.structure(x)}; got {jax.tree.structure(value)}."
+        )
+
+    def leaf(v: Any, like: Array) -> Array:
+        if jnp.iscomplexobj(v) and not jnp.iscomplexobj(like):
+            raise must(name, f"real, as the state's {like.dtype}", v)
+        v = jnp.asarray(v, like.dtype)
+        shape = (1,) * (like.ndim - v.ndim) + v.shape
+        if len(shape) != like.ndim or any(
+            n not in (1, m) for n, m in zip(shape, like.shape, strict=True)
+        ):
+            raise ValueError(
+                f"{name} of shape {v.shape} does not broadcast to the state's "
+                f"{like.shape}. Give one image, or one per sample."
+            )
+        return jnp.broadcast_to(v.reshape(shape), like.shape)
+
+    return jax.tree.map(leaf, value, x)
 
 
 def norm(x: PyTree) -> Array:

@@ -11,14 +11,18 @@ __all__ = [
     "CONTROLS",
     "Array",
     "ArrayLike",
+    "Bridge",
     "Clock",
     "Context",
+    "DType",
     "Denoiser",
     "Extended",
+    "Finite",
     "Key",
     "NoiseSource",
     "Process",
     "PyTree",
+    "Real",
     "check_controls",
     "declare_control",
 ]
@@ -27,6 +31,9 @@ Array: TypeAlias = jax.Array | np.ndarray
 ArrayLike: TypeAlias = jax.typing.ArrayLike | Sequence[Any]
 Key: TypeAlias = Annotated[jax.Array, "key"]
 Extended: TypeAlias = Annotated[float, "extended"]
+Finite: TypeAlias = Annotated[jax.typing.ArrayLike | Sequence[Any], "finite"]
+Real: TypeAlias = Annotated[jax.typing.ArrayLike | Sequence[Any], "real"]
+DType: TypeAlias = Annotated[Any, "dtype"]
 PyTree: TypeAlias = Annotated[Any, "tree"]
 NoiseSource: TypeAlias = PyTree | Callable[[Array, PyTree], PyTree]
 
@@ -135,6 +142,36 @@ class Clock(Protocol):
     @property
     def domain(self) -> tuple[float, float]:
         """Lowest and highest legal time."""
+        ...
+
+
+@runtime_checkable
+class Bridge(Protocol):
+    """A path between two laws, x_t = alpha x_0 + beta x_1 + sigma z."""
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """Lowest and highest legal time."""
+        ...
+
+    def alpha(self, t: ArrayLike) -> Array:
+        """Scale of x_0 at times t."""
+        ...
+
+    def beta(self, t: ArrayLike) -> Array:
+        """Scale of x_1 at times t."""
+        ...
+
+    def sigma(self, t: ArrayLike) -> Array:
+        """Noise level at times t."""
+        ...
+
+    def rates(self, t: ArrayLike) -> tuple[Array, Array, Array]:
+        """Derivatives of alpha, beta and sigma."""
+        ...
+
+    def model_time(self, t: ArrayLike) -> Array:
+        """What the network is told at times t."""
         ...
 
 

@@ -101,7 +101,7 @@ def test_a_room_imports_what_its_line_allows():
 
 def test_nothing_else_stands_in_the_root():
     found = {p.stem for p in PACKAGE.glob("*.py")}
-    assert found == {"__init__", *GROUND, "starts"}
+    assert found == {"__init__", *GROUND, "starts"} - {"guards"}  # a room of its own
 
 
 def test_no_solver_imports_another_family():

@@ -242,10 +242,13 @@ def test_paths_per_sample():
             lambda: c.interval(VE, 1.0, -np.inf, variable="asinh_snr"),
             "end must be a",
         ),
-        (lambda: c.reverse_sde(VE, m.MODEL, Still(), tau2=-1), "tau2 must be >= 0"),
+        (
+            lambda: c.reverse_sde(VE, m.MODEL, Still(), tau2=-1),
+            "tau2 must be in .0, inf., got -1",
+        ),
         (
             lambda: c.brownian(VE, jax.random.key(0), jnp.zeros((1, 1)), tol=0.0),
-            "tol must be > 0",
+            "tol must be in .0, .*less than the whole, got 0.0",
         ),
     ],
 )

@@ -193,9 +193,9 @@ def test_bad_input():
         )
     with pytest.raises(ValueError, match="iterations must be >= 1"):
         fd.tune.dc_ratios.search(MODEL, PROCESS, ts, START, START, iterations=0)
-    with pytest.raises(ValueError, match="a state per step, leading axis 4"):
+    with pytest.raises(ValueError, match="target must be the state at each step"):
         fd.tune.dc_ratios.search(MODEL, PROCESS, ts, START, START)
-    with pytest.raises(ValueError, match="needs ratios of shape"):
+    with pytest.raises(ValueError, match="table must be pairs"):
         fd.tune.dc_ratios.fit_cascade([(1.0, [1.0, 1.0])])
     with pytest.raises(ValueError, match="theta must have shape"):
         fd.tune.dc_ratios.predict_ratios(np.zeros(3), 5)

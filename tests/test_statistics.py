@@ -217,7 +217,7 @@ def test_bad_input():
         make(0.0, 1.0, one, one * np.nan, one)
     with pytest.raises(ValueError, match="Step off the exact ends"):
         fd.tune.ems.degenerated(fd.processes.flow())
-    with pytest.raises(ValueError, match="nodes must be a whole number >= 1"):
+    with pytest.raises(ValueError, match="nodes must be >= 1, got 0"):
         fd.tune.ems.degenerated(PROCESS, nodes=0)
     with pytest.raises(ValueError, match="data must be at least 2 clean samples"):
         fd.tune.ems.estimate(GAUSSIAN, PROCESS, np.ones((1, 3)), key=KEY)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import plan as plans
 from ..guards import checked
-from ..typing import ArrayLike
+from ..typing import ArrayLike, Finite
 from .response import Response, numeric, respond, start_level
 
 __all__ = ["Constant", "GaussianError", "constant", "gaussian_error", "transfer"]
@@ -113,7 +113,7 @@ def _largest(values: np.ndarray) -> float:
 @checked
 def gaussian_error(
     plan: plans.Plan,
-    mean: ArrayLike = 0.0,
+    mean: Finite = 0.0,
     variance: ArrayLike | None = None,
     *,
     covariance: ArrayLike | None = None,

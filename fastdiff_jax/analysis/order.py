@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
-from ..guards import checked, must
+from ..guards import checked, must, within
 from ..typing import Process
 from .gaussian import gaussian_error
 from .response import numeric
@@ -212,6 +212,7 @@ def fit_order(steps: np.ndarray, errors: np.ndarray) -> OrderFit:
     if np.shape(errors) != np.shape(steps):
         raise must("errors", f"one number per grid, {np.shape(steps)}", errors)
     steps, errors = np.asarray(steps), np.asarray(errors)
+    within("(0, inf)", steps=steps)
     good = np.flatnonzero(errors > FLOOR)[-2:]
     if len(good) < 2 or not np.isfinite(errors[good]).all():
         return OrderFit(float("nan"), steps, errors)

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import plan as plans
-from ..guards import checked, must
-from ..typing import ArrayLike, Process
+from ..guards import checked, must, within
+from ..typing import ArrayLike, Finite, Process
 from .conditions import Conditions, order_conditions
 from .gaussian import Constant, GaussianError, constant, gaussian_error, transfer
 from .response import Response, numeric
@@ -115,7 +115,7 @@ def report(
     process: Process,
     *,
     variance: ArrayLike = SPECTRUM,
-    mean: ArrayLike = 0.0,
+    mean: Finite = 0.0,
     reaction: float = 0.0,
     error_size: ArrayLike = 1.0,
     families: tuple[tuple[str, str], ...] = FAMILIES,
@@ -151,6 +151,7 @@ def report(
         raise must("variance", "a number or numbers (V,)", variance)
     if np.shape(mean) not in ((), np.shape(variance)):
         raise must("mean", "one number, or one per variance", mean)
+    within("[0, inf)", error_size=error_size)
     if np.shape(error_size) not in ((), (plan.length,)):
         raise must(
             "error_size", f"a number or one per row, ({plan.length},)", error_size

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from .. import plan as plans
-from ..guards import checked, must
+from ..guards import checked, must, within
 from ..plan.checks import HostRow
-from ..typing import ArrayLike
+from ..typing import ArrayLike, Finite
 
 __all__ = [
     "Response",
@@ -109,15 +109,14 @@ def start_level(plan: plans.Plan) -> tuple[np.ndarray, np.ndarray]:
 
 
 @checked
-def posterior_slope(
-    alpha: ArrayLike, sigma: ArrayLike, variance: ArrayLike
-) -> np.ndarray:
+def posterior_slope(alpha: Finite, sigma: Finite, variance: Finite) -> np.ndarray:
     """dD/dx of the exact denoiser of N(m, v): alpha v / (alpha^2 v + sigma^2).
 
     Example:
         >>> float(posterior_slope(1.0, 1.0, 3.0))
         0.75
     """
+    within("[0, inf)", variance=variance)
     alpha, sigma, v = (np.asarray(w, np.float64) for w in (alpha, sigma, variance))
     total = alpha**2 * v + sigma**2
     return np.where(total == 0, 0.0, alpha * v / np.where(total == 0, 1.0, total))

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plan as plans
-from ..guards import checked
-from ..typing import ArrayLike
+from ..guards import checked, must, within
+from ..typing import ArrayLike, Finite
 from .response import (
     numeric,
     posterior_slope,
@@ -61,6 +61,7 @@ def amplification(
         [0.0, 1.0]
     """
     plan = numeric(plan)
+    within("[0, inf)", size=size)
     size = np.asarray(size, np.float64)
     if size.shape not in ((), (plan.length,)):
         raise ValueError(
@@ -82,6 +83,9 @@ def _slopes(
     alpha, sigma = plan.rows.level.alpha, plan.rows.level.sigma
     if slopes is not None:
         base, end = (np.asarray(k, np.float64) for k in slopes)
+        for k in (base, end):
+            if k.shape not in ((), (1,), alpha.shape):
+                raise must("slopes", f"numbers, or one per row {alpha.shape}", slopes)
         return np.broadcast_to(base, alpha.shape), np.broadcast_to(end, alpha.shape)
     unconditional = posterior_slope(alpha, sigma, variance)
     return unconditional, posterior_slope(alpha, sigma, conditional)
@@ -90,7 +94,7 @@ def _slopes(
 @checked
 def guidance_growth(
     plan: plans.Plan,
-    scale: ArrayLike,
+    scale: Finite,
     *,
     variance: float = 1.0,
     conditional: float = 0.0,

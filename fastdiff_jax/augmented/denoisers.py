@@ -15,7 +15,7 @@ import numpy as np
 from ..guards import checked
 from ..hooks import carry_of
 from ..trees import pytree
-from ..typing import Array, ArrayLike, Context, Denoiser, PyTree
+from ..typing import Array, ArrayLike, Context, Denoiser, Process, PyTree
 
 __all__ = ["Gaussian", "Lifted", "Network", "denoiser", "gaussian", "lift"]
 
@@ -172,7 +172,7 @@ class Lifted:
 
 
 @checked
-def lift(inner: Denoiser, process: Any = None) -> Lifted:
+def lift(inner: Denoiser, process: Process | None = None) -> Lifted:
     """Any denoiser of x_0 in Gaussian noise, on an SDE with more channels.
 
     Where the data sit in channel 0 alone, all that u says of x_0 is one number,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import engine
+from ..hooks import answer
 from ..plan import Level, Plan
 from ..programs import compiled
 from ..states import like_state, real_dtype, scale
@@ -91,7 +92,7 @@ def hoisted(denoiser: Denoiser, x: PyTree, level: Level) -> Denoiser:
     context = Context(jnp.int32(0), *level)
 
     def call(x: PyTree, context: Context) -> PyTree:
-        return denoiser(x, context, None)[0]
+        return answer(denoiser, x, context, None)[0]
 
     fn, closed = jax.closure_convert(call, x, context)
     return _Function(closed, fn) if closed else denoiser
@@ -116,7 +117,7 @@ class _Field:
         def slope(weights: tuple, y: PyTree) -> PyTree:
             x = scale(self.made.m(context), y)
             denoiser = _join(self.static, weights, self.rest)
-            found = like_state(x, denoiser(x, context, None)[0])
+            found = like_state(x, answer(denoiser, x, context, None)[0])
             if self.made.prediction == "data":
                 return found
 

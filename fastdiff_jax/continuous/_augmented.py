@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ..hooks import carry_of
+from ..hooks import answer, carry_of
 from ..plan import Level
 from ..programs import compiled
 from ..states import like_state, real_dtype
@@ -93,7 +93,7 @@ def run(
             point = unravel(jnp.hypot(at.alpha, at.sigma) * y)
             point = jax.tree.map(lambda v: v[None], point)
             context = Context(0, *at, controls, condition)
-            found, _ = denoiser(point, context, carry)
+            found, _ = answer(denoiser, point, context, carry)
             return ravel_pytree(like_state(point, found, _ALONE))[0].astype(dtype)
 
         def field(v: Array, state: tuple[Array, Array], probes: Any) -> tuple:

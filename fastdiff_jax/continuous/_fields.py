@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
-from ..hooks import carry_of
+from ..guards import checked, in_domain
+from ..hooks import answer, carry_of
 from ..plan import Level
 from ..states import like_state, real_dtype
 from ..typing import Array, Context, Denoiser, Process, PyTree
@@ -108,7 +108,7 @@ class Denoised(eqx.Module):
             )
         at = Level(*(jnp.asarray(w, real_dtype(x)) for w in at))
         context = Context(0, *at, self.controls, self.condition)
-        return like_state(x, self.denoiser(x, context, carry)[0])
+        return like_state(x, answer(self.denoiser, x, context, carry)[0])
 
 
 class Velocity(eqx.Module):
@@ -168,6 +168,7 @@ def interval(
         (-4.382, 6.215)
     """
     known(variable)
+    in_domain(process, start=start, end=end)
     start = process.start if start is None else start
     end = process.end if end is None else end
     times = np.asarray([start, end], np.float64)

@@ -27,7 +27,7 @@ import numpy as np
 
 from ..engine.step import level_of
 from ..guards import checked
-from ..hooks import accepts, carry_of
+from ..hooks import accepts, answer, carry_of
 from ..numerics import Levels, levels
 from ..plan import Plan
 from ..states import floating, like_state
@@ -180,7 +180,7 @@ def adjoint_run(made: Adjoint, denoiser: Denoiser, x: PyTree) -> PyTree:
     if not made.clean:
         return end
     context = Context(jnp.int32(made.forward.length), *last)
-    return like_state(end, denoiser(end, context, None)[0])
+    return like_state(end, answer(denoiser, end, context, None)[0])
 
 
 @checked

@@ -7,8 +7,9 @@ import diffrax
 import equinox as eqx
 import jax
 
-from ..guards import checked
+from ..guards import checked, must
 from ..noise.streams import keys_of
+from ..states import shaped
 from ..typing import Array, Key, Process, PyTree
 from ._fields import interval
 from .semilinear import real_like
@@ -90,8 +91,13 @@ def brownian(
     """
     t0, t1 = interval(process, start, end)
     tol = (t1 - t0) / 2**14 if tol is None else tol
-    if not tol > 0:
-        raise ValueError(f"tol must be > 0, got {tol}.")
+    if not t0 < t1:
+        raise must("end", "nearer to the data than start", end)
+    if not 0 < tol < t1 - t0:
+        raise must("tol", f"in (0, {t1 - t0:.3g}), less than the whole", tol)
+    if not (isinstance(levy_area, type) and hasattr(levy_area, "__dataclass_fields__")):
+        raise must("levy_area", "a type of diffrax, e.g. BrownianIncrement", levy_area)
+    shaped("like", like)
     shapes = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), like)
 
     def tree(key: Key) -> diffrax.VirtualBrownianTree:

@@ -12,8 +12,9 @@ Song et al. 2021 (2011.13456), section 4; Zhang & Chen 2023 (2204.13902).
 
 import diffrax
 
-from ..guards import checked
-from ..typing import Array, Denoiser, Process, PyTree
+from ..guards import checked, within
+from ..numerics.arrays import as_float
+from ..typing import ArrayLike, Denoiser, Process, PyTree
 from ._fields import Denoised, Kick, PathClock, Velocity, interval, known
 from .brownian import NoiseTerm
 from .semilinear import ProcessClock, SemilinearTerm
@@ -104,7 +105,7 @@ def reverse_sde(
     denoiser: Denoiser,
     control: diffrax.AbstractPath,
     *,
-    tau2: float | Array = 1.0,
+    tau2: ArrayLike = 1.0,
     condition: PyTree = None,
     controls: PyTree = None,
 ) -> diffrax.MultiTerm:
@@ -142,8 +143,8 @@ def reverse_sde(
         >>> diffrax.diffeqsolve(terms, diffrax.Euler(), t0, t1, step, x).ys.shape
         (1, 5, 1)
     """
-    if isinstance(tau2, int | float) and tau2 < 0:
-        raise ValueError(f"tau2 must be >= 0, got {tau2}.")
+    within("[0, inf)", tau2=tau2)
+    _, (tau2,) = as_float(tau2)
     path = PathClock(process, "half_log_snr")
     field = Denoised(path, denoiser, 1 + tau2, condition, controls)
     drift = SemilinearTerm(-(1 + tau2), field, path)

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import bounded, checked, positive
-from ..hooks import carry_of
+from ..guards import bounded, checked, in_domain, positive
+from ..hooks import answer, carry_of
 from ..plan import Level
 from ..programs import compiled
 from ..solvers.singlestep._singlestep import VARIANTS, step_rows
-from ..states import batch_of, floating, like_state, mix, real_dtype
+from ..states import batch_of, floating, like_state, mix, per_batch, real_dtype
 from ..trees import as_tree, concrete
 from ..typing import Array, Context, Denoiser, Process, PyTree
 
@@ -142,9 +142,10 @@ def dpm_solver_adaptive(
     start = process.start if start is None else start
     end = process.end if end is None else end
     controller = Power() if controller is None else controller
-    if coupled in (True, False):
-        coupled = "max" if coupled else ""
+    x = floating(x)
     _check(process, start, end, order, prediction, variant, coupled)
+    per_batch("condition", condition, x)
+    coupled = "max" if coupled is True else coupled or ""
     positive(rtol=rtol, atol=atol, h_init=h_init)
     bounded("max_evaluations", max_evaluations, order, fix="One trial step takes them.")
     settings = _Settings(order, prediction, variant, controller, coupled, denoise)
@@ -160,7 +161,7 @@ def _check(
     order: int,
     prediction: str,
     variant: str,
-    coupled: str,
+    coupled: bool | str,
 ) -> None:
     if order not in (2, 3):
         raise ValueError(
@@ -170,12 +171,13 @@ def _check(
         raise ValueError(f"prediction must be 'data' or 'noise', got {prediction!r}.")
     if variant not in VARIANTS:
         raise ValueError(f"variant must be 'dpmsolver' or 'taylor', got {variant!r}.")
-    if coupled not in ("", "max", "rms"):
+    if coupled not in (True, False, "max", "rms"):
         raise ValueError(
             f"coupled must be True, False, 'max' or 'rms', got {coupled!r}."
         )
     if not concrete(start, end, process):
         return
+    in_domain(process, start=start, end=end)
     for name, time in (("start", start), ("end", end)):
         lam = float(process.half_log_snr(np.asarray(time, np.float64)))
         if not math.isfinite(lam):
@@ -225,7 +227,7 @@ def _run(
     def system(x: PyTree, condition: PyTree) -> tuple[PyTree, AdaptiveInfo]:
         def denoised(x: PyTree, at: Level, index: Array, carry: PyTree) -> tuple:
             context = Context(index, *at, controls, condition)
-            found, carry = denoiser(x, context, carry)
+            found, carry = answer(denoiser, x, context, carry)
             return like_state(x, found, _ALONE), carry
 
         def evaluate(x: PyTree, at: Level, index: Array, carry: PyTree) -> tuple:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from diffrax import RESULTS, AbstractTerm
 from diffrax import AbstractAdaptiveSolver as _Adaptive
 
+from ..guards import checked
 from ..typing import Array, PyTree
 from . import tableaux
 from .exponential import runge_kutta
@@ -103,6 +104,7 @@ class ExponentialAdams(_Adaptive):
         return terms.vf(t0, y0, args)
 
 
+@checked
 def exp_adams(order: int = 4) -> ExponentialAdams:
     """Exponential Adams-Bashforth, steps of any length. 1 call per attempted step.
 
@@ -128,7 +130,7 @@ def exp_adams(order: int = 4) -> ExponentialAdams:
     """
     if order not in (1, 2, 3, 4):
         raise ValueError(f"exp_adams needs order in 1..4, got {order!r}.")
-    return ExponentialAdams(int(order))
+    return ExponentialAdams(order)
 
 
 def _start(order: int, span: Span, first: PyTree) -> tuple:

@@ -156,6 +156,7 @@ def etd1() -> ExponentialRungeKutta:
     return ExponentialRungeKutta(tableaux.euler())
 
 
+@checked
 def res_2(c2: float = 0.5) -> ExponentialRungeKutta:
     """RES-2: stage at c2; b_2 = phi_2 / c2, b_1 = phi_1 - b_2. Order 2, 2 calls.
 
@@ -195,6 +196,7 @@ def etdrk2() -> ExponentialRungeKutta:
     return ExponentialRungeKutta(tableaux.two_stage(1.0))
 
 
+@checked
 def res_3(c2: float = 0.5, c3: float = 1.0) -> ExponentialRungeKutta:
     """RES-3: three stages, stiff order 3. Order 3, 3 calls.
 

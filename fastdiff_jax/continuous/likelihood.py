@@ -17,7 +17,6 @@ Song et al. 2021 (2011.13456), section 4.3 and appendix D.2.
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import diffrax
@@ -26,13 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
-from ..guards import checked, positive
+from ..guards import checked, must, positive
 from ..hooks import accepts
 from ..noise.streams import keys_of
 from ..numerics import check_times
-from ..states import floating
+from ..numerics.arrays import as_float
+from ..states import batch_of, floating, per_batch
 from ..trees import as_tree, concrete
-from ..typing import Array, Denoiser, Key, Process, PyTree
+from ..typing import Array, Denoiser, Key, Process, PyTree, Real
 from ._augmented import Settings, normal_log_prob, size_of, solved
 
 __all__ = ["Likelihood", "bits_per_dim", "log_likelihood"]
@@ -138,6 +138,7 @@ def log_likelihood(
     here alpha(end) x, which leaves no bias of first order.
     """
     x = _batch(floating(x))
+    per_batch("condition", condition, x)
     start = process.start if start is None else start
     end = process.end if end is None else end
     solver = diffrax.Tsit5() if solver is None else solver
@@ -164,8 +165,7 @@ def log_likelihood(
     latent, volume, excess, lam, sigma, evaluations, failed = solved(
         parts, x, keys, numbers, condition, controls, s=settings
     )
-    prior = log_prior if callable(log_prior) else partial(normal_log_prob, sigma=sigma)
-    each = prior(latent)[:, None] + excess  # (B, probes)
+    each = _prior(log_prior, latent, sigma)[:, None] + excess  # (B, probes)
     each = each + size_of(x) * (volume + lam + jnp.log(sigma))
     log_prob = jnp.where(failed, jnp.nan, each.mean(1))
     spread = jnp.full_like(log_prob, 0.0 if exact else jnp.nan)
@@ -176,7 +176,7 @@ def log_likelihood(
 
 @checked
 def bits_per_dim(
-    log_prob: Array,
+    log_prob: Real,
     shape: tuple[int, ...],
     *,
     bins: int = 256,
@@ -211,10 +211,22 @@ def bits_per_dim(
     size = math.prod(shape)
     if size < 1:
         raise ValueError(f"shape must hold at least one element, got {shape}.")
-    return -log_prob / (size * math.log(2)) + math.log2(bins / (high - low))
+    _, (nats,) = as_float(log_prob)
+    return -nats / (size * math.log(2)) + math.log2(bins / (high - low))
 
 
 # ------------------------------------------------------------------------------ checks
+
+
+def _prior(log_prior: Any, latent: PyTree, sigma: Any) -> Any:
+    """The log-density of x_T, one number per sample."""
+    if not callable(log_prior):
+        return normal_log_prob(latent, sigma=sigma)
+    found, count = log_prior(latent), batch_of(latent)
+    if getattr(found, "shape", ()) != (count,):
+        rule = f"a function that gives one number per sample, ({count},)"
+        raise must("log_prior", rule, found, "Sum over all other axes.")
+    return found
 
 
 def _batch(x: PyTree) -> PyTree:

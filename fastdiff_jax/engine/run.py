@@ -19,34 +19,12 @@ from ..states import floating, some_arrays
 from ..trees import as_tree, concrete
 from ..typing import Array, Denoiser, Key, NoiseSource, PyTree, check_controls
 from .state import Info, State
-from .step import init, level_of, step
+from .step import init, level_of, noise_like, step
 
 __all__ = ["Move", "run", "sample"]
 
 Move = Callable[[State, Info, Row, Level], State]
 """What happens after each row: (state, info, row, level reached) -> state."""
-
-
-def _noise_like(noise: PyTree, x: PyTree, lead: tuple[int, ...] = ()) -> PyTree:
-    """Given noise as arrays of x's shapes, real where x is, with leading axes."""
-    if jax.tree.structure(noise) != jax.tree.structure(x):
-        raise ValueError(
-            f"noise must be a tree like x, {jax.tree.structure(x)}; got "
-            f"{jax.tree.structure(noise)}."
-        )
-
-    def leaf(path: Any, z: Any, like: Array) -> Array:
-        z, want = jnp.asarray(z), (*lead, *like.shape)
-        real = jnp.iscomplexobj(like) or not jnp.iscomplexobj(z)
-        if z.shape != want or not real or z.dtype.kind not in "fcV":
-            raise must(
-                f"noise{jax.tree_util.keystr(path)}",
-                f"{'one draw per row, ' if lead else ''}{like.dtype} of shape {want}",
-                z,
-            )
-        return z.astype(like.dtype)
-
-    return jax.tree_util.tree_map_with_path(leaf, noise, x)
 
 
 def _rows_noise(noise: PyTree, plan: Plan, x: PyTree) -> tuple[PyTree, PyTree]:
@@ -61,7 +39,7 @@ def _rows_noise(noise: PyTree, plan: Plan, x: PyTree) -> tuple[PyTree, PyTree]:
             f"row{', the start first' if extra else ''}), got "
             f"{sorted(map(str, lengths))}."
         )
-    noise = _noise_like(noise, x, (plan.length + extra,))
+    noise = noise_like(noise, x, (plan.length + extra,))
     if not extra:
         return jax.tree.map(lambda v: jnp.zeros_like(v[0]), noise), noise
     return (
@@ -115,7 +93,7 @@ def run(
     def body(state: State, each: tuple[Row, PyTree, PyTree]) -> tuple[State, PyTree]:
         row, reached, z = each
         if callable(noise):
-            z = _noise_like(noise(row.index, state.point), state.point)
+            z = noise_like(noise(row.index, state.point), state.point)
         after, info = step(state, row, denoiser, noise=z, matrix=plan.matrix)
         _check_carry(state.carry, after.carry)
         if move is not None and row.active is None:
@@ -131,7 +109,9 @@ def run(
 
     if checkpoint:
         body = jax.checkpoint(body)
-    recorded = None if callable(noise) else noise
+    recorded = None
+    if noise is not None and not callable(noise):
+        recorded = noise_like(noise, state.point, (plan.length,))
     reached = None if move is None else _reached(plan, state.point)
     return jax.lax.scan(body, state, (plan.rows, reached, recorded))
 
@@ -225,7 +205,7 @@ def _sample(
     if noise is not None and not callable(noise):
         first, noise = _rows_noise(noise, plan, x)
     elif noise is not None and plan.start is not None and plan.start.noise is not None:
-        first = _noise_like(noise(jnp.asarray(-1), x), x)
+        first = noise_like(noise(jnp.asarray(-1), x), x)
     if noise is None and plan.stochastic:
         needed(key)
     state = init(plan, x, key, carry=carry_of(parts.denoiser, x), noise=first)
@@ -304,7 +284,7 @@ def sample(
     valid(plan)
     some_arrays(x)
     if controls is not None:
-        _check_rows(controls, plan)
+        check_rows(controls, plan.length)
         plan = dataclasses.replace(plan, rows=plan.rows._replace(controls=controls))
     check_controls(plan.rows.controls)
     check_reads(denoiser, plan.reads)
@@ -318,10 +298,15 @@ def sample(
     return out
 
 
-def _check_rows(controls: PyTree, plan: Plan) -> None:
+def check_rows(controls: PyTree, count: int) -> None:
+    """Controls have one value per row.
+
+    Raises:
+        ValueError: another leading axis.
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(controls):
-        if np.shape(leaf)[:1] != (plan.length,):
+        if np.shape(leaf)[:1] != (count,):
             raise ValueError(
-                f"controls{jax.tree_util.keystr(path)} must have {plan.length} rows, "
+                f"controls{jax.tree_util.keystr(path)} must have {count} rows, "
                 f"got shape {np.shape(leaf)}. One value per evaluation."
             )

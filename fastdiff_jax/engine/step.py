@@ -6,17 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..guards import checked
+from ..guards import checked, must
+from ..hooks import answer
 from ..noise.streams import START, keys_of, needed, normal
 from ..numerics import Level
 from ..plan import Plan, Row
 from ..plan.core import advance, begin, line
 from ..plan.validity import check_row, valid
 from ..states import floating, like_state, real_dtype
-from ..typing import Context, Denoiser, Key, PyTree
+from ..typing import Array, Context, Denoiser, Key, PyTree
 from .state import Info, State
 
-__all__ = ["init", "level_of", "step"]
+__all__ = ["init", "level_of", "noise_like", "step"]
 
 
 @checked
@@ -52,12 +53,36 @@ def init(
             "does not start it. Run the rows before it, and go on with "
             "fd.run(plan, denoiser, state)."
         )
+    if noise is not None:
+        noise = noise_like(noise, x)
     if start.noise is not None and noise is None and plan.rows.active is None:
         noise = normal(needed(keys), START, x)
     elif start.noise is not None and noise is None:
         noise = _asked(start.noise, x, lambda: normal(needed(keys), START, x))
 
     return State(begin(start, x, noise, plan.matrix), keys, carry)
+
+
+def noise_like(noise: PyTree, x: PyTree, lead: tuple[int, ...] = ()) -> PyTree:
+    """Given noise as arrays of x's shapes, real where x is, with leading axes."""
+    if jax.tree.structure(noise) != jax.tree.structure(x):
+        raise ValueError(
+            f"noise must be a tree like x, {jax.tree.structure(x)}; got "
+            f"{jax.tree.structure(noise)}."
+        )
+
+    def leaf(path: Any, z: Any, like: Array) -> Array:
+        z, want = jnp.asarray(z), (*lead, *like.shape)
+        real = jnp.iscomplexobj(like) or not jnp.iscomplexobj(z)
+        if z.shape != want or not real or z.dtype.kind not in "fcV":
+            raise must(
+                f"noise{jax.tree_util.keystr(path)}",
+                f"{'one draw per row, ' if lead else ''}{like.dtype} of shape {want}",
+                z,
+            )
+        return z.astype(like.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, noise, x)
 
 
 def _asked(weights: PyTree, x: PyTree, draw: Any) -> PyTree:
@@ -76,13 +101,7 @@ def _evaluate(
     denoiser: Denoiser, point: PyTree, context: Context, carry: PyTree, count: int
 ) -> tuple[tuple, PyTree]:
     """The denoiser's predictions as a tuple, checked and in the state's dtype."""
-    out = denoiser(point, context, carry)
-    if not (isinstance(out, tuple) and len(out) == 2):
-        raise ValueError(
-            "denoiser must return (prediction, carry), got "
-            f"{type(out).__name__}. Wrap a plain network with models.denoiser(...)."
-        )
-    found, carry = out
+    found, carry = answer(denoiser, point, context, carry)
     several = found if count > 1 else (found,)
     if not isinstance(several, tuple) or len(several) != count:
         raise ValueError(
@@ -123,6 +142,8 @@ def step(
         ValueError: whole rows, or a row of another plan than the state.
     """
     check_row(row, state.registers)
+    if noise is not None:
+        noise = noise_like(noise, state.point)
     row = row._replace(level=level_of(row.level, state.point))
     stepped = partial(_step, denoiser=denoiser, noise=noise, matrix=matrix)
     if row.active is None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import check_times
 from ..typing import ArrayLike, Process
 from .place import finish
@@ -15,7 +15,7 @@ def from_sigmas(process: Process, sigmas: ArrayLike) -> np.ndarray:
     """Times at which sigma / alpha has the given, decreasing values (0 = clean)."""
     sigmas = np.asarray(sigmas, np.float64)
     if sigmas.ndim != 1 or len(sigmas) < 2 or not (sigmas >= 0).all():
-        raise ValueError(f"sigmas must be 1-D, >= 0, at least 2 of them; got {sigmas}.")
+        raise must("sigmas", "two or more numbers >= 0, 1-D", sigmas)
     with np.errstate(divide="ignore"):
         lam = -np.log(sigmas)
     ts = process.half_log_snr_inverse(np.where(np.isinf(lam), 0.0, lam))

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..guards import checked, must, within
 from ..hooks import Wrapped, carry_of
@@ -97,6 +98,19 @@ def _guide(cond: Array, null: Array, scale: Array) -> Array:
     return null + per_sample(scale, cond) * (cond - null)
 
 
+def _like_condition(null: Any, condition: Array) -> Array:
+    """The null condition in the condition's dtype, if that keeps its value."""
+    want = condition.dtype
+    fits = np.broadcast_shapes(np.shape(null), condition.shape) == condition.shape
+    if concrete(null):
+        found = np.asarray(null)
+        fits = fits and bool((found.astype(want) == found).all())
+    if not fits:
+        rule = f"{want}, to broadcast to the condition's shape {condition.shape}"
+        raise must("null", rule, null)
+    return jnp.asarray(null, want)
+
+
 @checked
 def cfg(
     denoiser: Denoiser,
@@ -137,9 +151,12 @@ def cfg(
             f"{jax.tree.structure(condition)} and {jax.tree.structure(null)}."
         )
     within("(-inf, inf)", scale=scale)
+    batch = next((np.shape(c)[:1] for c in jax.tree.leaves(condition)), ())
+    if np.shape(scale) not in ((), batch):
+        raise must("scale", f"one number, or one per sample {batch}", scale)
     known = interval if concrete(interval) else None
     if known is not None and not 0 <= known[0] < known[1]:
         raise must("interval", "0 <= low < high in sigma/alpha", interval)
     condition = jax.tree.map(jnp.asarray, condition)
-    null = jax.tree.map(lambda n, c: jnp.asarray(n, c.dtype), null, condition)
+    null = jax.tree.map(_like_condition, null, condition)
     return Guided(denoiser, condition, null, scale, interval, outputs)

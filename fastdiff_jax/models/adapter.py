@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -13,7 +13,7 @@ from ..guards import checked, must
 from ..numerics import PREDICTIONS, to_data
 from ..states import align, like_state, real_dtype
 from ..trees import concrete, pytree
-from ..typing import Array, Context, Process, PyTree
+from ..typing import Array, Context, DType, Process, PyTree
 
 __all__ = ["Model", "denoiser", "from_flax", "from_linen", "from_nnx"]
 
@@ -129,7 +129,7 @@ def denoiser(
     prediction: str,
     condition: PyTree = None,
     params: PyTree = None,
-    dtype: Any = None,
+    dtype: DType | None = None,
     batch_time: bool = False,
 ) -> Model:
     """Any function as a denoiser.
@@ -171,18 +171,7 @@ def denoiser(
             "prediction='velocity' needs the process it was trained on; pass e.g. "
             "processes.flow()."
         )
-    if dtype is not None:
-        _floating(dtype)
     return Model(params, condition, process, fn, kind, dtype, batch_time)
-
-
-def _floating(dtype: Any) -> None:
-    try:
-        good = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
-    except TypeError:
-        good = False
-    if not good:
-        raise must("dtype", "a floating type such as 'bfloat16'", dtype)
 
 
 class _Linen:
@@ -204,12 +193,12 @@ class _Linen:
 @checked
 def from_linen(
     module: Any,
-    variables: PyTree,
+    variables: Mapping[str, Any],
     process: Process | None = None,
     *,
     prediction: str,
     condition: PyTree = None,
-    dtype: Any = None,
+    dtype: DType | None = None,
 ) -> Model:
     """A flax linen module as a denoiser: module.apply(variables, x, t[, condition]).
 
@@ -260,7 +249,7 @@ def from_nnx(
     *,
     prediction: str,
     condition: PyTree = None,
-    dtype: Any = None,
+    dtype: DType | None = None,
 ) -> Model:
     """A flax nnx module as a denoiser: module(x, t[, condition]), t of shape (B,).
 

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..states import align
 from ..trees import pytree
-from ..typing import Array, ArrayLike, Context, PyTree
+from ..typing import Array, ArrayLike, Context, Finite, PyTree
 
 __all__ = ["Mixture", "gaussian", "gaussian_mixture"]
 
@@ -79,11 +79,11 @@ class Mixture:
 
 @checked
 def gaussian_mixture(
-    weights: ArrayLike,
-    means: ArrayLike,
-    variances: ArrayLike | None = None,
+    weights: Finite,
+    means: Finite,
+    variances: Finite | None = None,
     *,
-    covariances: ArrayLike | None = None,
+    covariances: Finite | None = None,
 ) -> Mixture:
     """The exact denoiser of a Gaussian mixture.
 
@@ -113,7 +113,10 @@ def gaussian_mixture(
         raise ValueError("give either variances or covariances.")
     vectors = None
     if covariances is None:
-        spectrum = np.broadcast_to(np.asarray(variances, np.float64), m.shape).copy()
+        spectrum = np.asarray(variances, np.float64)
+        if np.broadcast_shapes(spectrum.shape, m.shape) != m.shape:
+            raise must("variances", f"to broadcast to the means' {m.shape}", variances)
+        spectrum = np.broadcast_to(spectrum, m.shape).copy()
     else:
         full = np.asarray(covariances, np.float64)
         if m.ndim != 2 or full.shape != (*m.shape, m.shape[1]):
@@ -133,10 +136,10 @@ def gaussian_mixture(
 
 @checked
 def gaussian(
-    mean: ArrayLike = 0.0,
-    variance: ArrayLike | None = None,
+    mean: Finite = 0.0,
+    variance: Finite | None = None,
     *,
-    covariance: ArrayLike | None = None,
+    covariance: Finite | None = None,
 ) -> Mixture:
     """The exact denoiser of Gaussian data N(mean, variance or covariance).
 

@@ -19,6 +19,7 @@ Model card
 import dataclasses
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..files import read_bytes, read_json, short
+from ..guards import checked, must
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, PyTree
 
@@ -60,7 +62,10 @@ class Digits:
         return data_prediction(net, x, context.alpha, context.sigma, labels), carry
 
 
-def load(labels: ArrayLike | None = None, path: str | Path | None = None) -> Digits:
+@checked
+def load(
+    labels: ArrayLike | None = None, path: str | os.PathLike[str] | None = None
+) -> Digits:
     """The embedded digits model as a denoiser.
 
     Args:
@@ -98,6 +103,7 @@ def load(labels: ArrayLike | None = None, path: str | Path | None = None) -> Dig
     return Digits(params, labels, graph)
 
 
+@checked
 def check_labels(labels: ArrayLike) -> np.ndarray:
     """Labels as int32.
 
@@ -106,12 +112,7 @@ def check_labels(labels: ArrayLike) -> np.ndarray:
     """
     found = np.asarray(labels)
     if found.dtype.kind not in "iu" or ((found < 0) | (found > NULL_LABEL)).any():
-        bad = found if found.dtype.kind not in "iu" else found[found > NULL_LABEL]
-        bad = found[found < 0] if np.size(bad) == 0 else bad
-        raise ValueError(
-            f"labels must be whole numbers 0..9 (or {NULL_LABEL} for none), got "
-            f"{np.ravel(bad)[0]!r}."
-        )
+        raise must("labels", f"whole numbers 0..9 (or {NULL_LABEL} for none)", labels)
     return found.astype(np.int32)
 
 

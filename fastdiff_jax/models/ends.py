@@ -11,7 +11,7 @@ import numpy as np
 from ..guards import checked
 from ..states import align
 from ..trees import pytree
-from ..typing import Array, ArrayLike, Context, PyTree
+from ..typing import Array, Bridge, Context, Finite, PyTree
 
 __all__ = ["GaussianEnds", "VelocityEnds", "from_velocity", "gaussian_ends"]
 
@@ -54,7 +54,9 @@ class VelocityEnds:
 
 
 @checked
-def from_velocity(fn: Callable, process: Any, *, params: PyTree = None) -> VelocityEnds:
+def from_velocity(
+    fn: Callable, process: Bridge, *, params: PyTree = None
+) -> VelocityEnds:
     """The two ends from a network of the velocity and the noise.
 
     x = a D_0 + b D_1 + gamma eta and v = a' D_0 + b' D_1 + gamma' eta are two linear
@@ -119,7 +121,7 @@ class GaussianEnds:
 
 
 @checked
-def gaussian_ends(process: Any, means: ArrayLike, variances: ArrayLike) -> GaussianEnds:
+def gaussian_ends(process: Bridge, means: Finite, variances: Finite) -> GaussianEnds:
     """The exact pair of predictions for independent Gaussian ends.
 
     With C = a^2 C_0 + b^2 C_1 + gamma^2: D_i = m_i + (a or b) C_i C^{-1} (x - m).

@@ -12,7 +12,7 @@ from ..plan import Level, Plan, ends_step
 from ..states import arrays, mix
 from ..typing import Array, Key, PyTree
 
-__all__ = ["at_level", "floats", "refuse_open_rows", "spread"]
+__all__ = ["at_level", "floats", "refuse_open_rows"]
 
 
 def floats(name: str, value: Any) -> Array:
@@ -25,36 +25,6 @@ def floats(name: str, value: Any) -> Array:
     value = jnp.asarray(arrays(name, value))
     whole = not jnp.issubdtype(value.dtype, jnp.inexact)
     return value.astype(jnp.result_type(float)) if whole else value
-
-
-def spread(value: PyTree, x: PyTree, name: str) -> PyTree:
-    """One array, or a tree like x, in the dtypes and shapes of x.
-
-    Raises:
-        ValueError: it does not broadcast.
-    """
-    one = jax.tree.structure(0)
-    if jax.tree.structure(value) == one and jax.tree.structure(x) != one:
-        value = jax.tree.map(lambda _: value, x)
-    if jax.tree.structure(value) != jax.tree.structure(x):
-        raise ValueError(
-            f"{name} must be one array or a tree like the state, "
-            f"{jax.tree.structure(x)}; got {jax.tree.structure(value)}."
-        )
-
-    def leaf(v: Any, like: Array) -> Array:
-        v = jnp.asarray(v, like.dtype)
-        shape = (1,) * (like.ndim - v.ndim) + v.shape
-        if len(shape) != like.ndim or any(
-            n not in (1, m) for n, m in zip(shape, like.shape, strict=True)
-        ):
-            raise ValueError(
-                f"{name} of shape {v.shape} does not broadcast to the state's "
-                f"{like.shape}. Give one image, or one per sample."
-            )
-        return jnp.broadcast_to(v.reshape(shape), like.shape)
-
-    return jax.tree.map(leaf, value, x)
 
 
 def at_level(

@@ -18,9 +18,10 @@ import numpy as np
 from ..engine import Info, State
 from ..guards import checked
 from ..plan import Level, Plan, Row
+from ..states import spread
 from ..trees import concrete, pytree
 from ..typing import Array, ArrayLike
-from ._common import at_level, floats, refuse_open_rows, spread
+from ._common import at_level, floats, refuse_open_rows
 
 __all__ = ["LinearPart", "colourise", "linear_part"]
 

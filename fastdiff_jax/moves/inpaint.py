@@ -15,10 +15,10 @@ import numpy as np
 from ..engine import Info, State
 from ..guards import checked, must
 from ..plan import Level, Plan, Row
-from ..states import arrays
+from ..states import arrays, spread
 from ..trees import concrete, pytree
 from ..typing import PyTree
-from ._common import at_level, floats, refuse_open_rows, spread
+from ._common import at_level, floats, refuse_open_rows
 
 __all__ = ["Inpaint", "inpaint"]
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must, within
 from ..plan import Plan, replay, slice_rows
 from ..trees import pytree
 from ..typing import ArrayLike, Key, PyTree
@@ -156,14 +156,9 @@ def _intervals(plan: Plan, tau2: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(divide="ignore"):
         lam = np.log(alpha) - np.log(sigma)
     rate = np.asarray(tau2, np.float64)
-    if (
-        rate.shape not in ((), (plan.length,))
-        or not ((rate >= 0) & np.isfinite(rate)).all()
-    ):
-        raise ValueError(
-            f"tau2 must be >= 0, a scalar or one per row of shape ({plan.length},); "
-            f"got {tau2}."
-        )
+    if rate.shape not in ((), (plan.length,)):
+        raise must("tau2", f"one number, or one per row, ({plan.length},)", tau2)
+    within("[0, inf)", tau2=tau2)
     back = np.flatnonzero(np.diff(lam) < 0)
     if back.size:
         raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import Basis, Level, Levels, basis_of, namespace
 from ..typing import Array, Process, PyTree
 from .checks import self_check
@@ -84,6 +84,8 @@ def build(
         (3, 1)
     """
     rows = level.time.shape[0]
+    if not writes:
+        raise must("writes", "one pair (register, form) or more", writes)
     lines = [form for _, form in writes]
     lines.append(lines[0] if sample is None else sample)
     lines = [_turned(form, rows) for form in lines]
@@ -320,6 +322,8 @@ def corrected(
     Returns:
         A plan; a deterministic one is checked on a constant.
     """
+    if np.shape(steps) != (lv.steps,) or np.asarray(steps).dtype != bool:
+        raise must("steps", f"truth values, one per step ({lv.steps},)", steps)
     times = operator.matmul if matrix else operator.mul
     one = np.eye(keep.shape[-1])[None] if matrix else 1.0
     x, d, known = register(0, one), prediction(0, one), named(lv.starts, basis)

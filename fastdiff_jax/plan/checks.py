@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..guards import checked
-from ..numerics import Basis, Levels
+from ..guards import checked, must, within
+from ..numerics import PREDICTIONS, Basis, Levels
+from ..states import some_arrays
 from ..typing import PyTree
 from .core import Plan, advance, begin, line
 from .validity import valid
@@ -38,6 +39,7 @@ def walk(
         x: initial state.
         noise: row -> z or None; row -1 is the start's. None: no noise.
     """
+    some_arrays(x, "x")
     x = jax.tree.map(lambda v: np.asarray(v, np.float64), x)
     start = valid(plan).start
     if start is None:
@@ -54,7 +56,12 @@ def walk(
 
 
 @checked
-def replay(plan: Plan, predict: Any, x: Any, z: np.ndarray | None = None) -> Any:
+def replay(
+    plan: Plan,
+    predict: Callable[[PyTree, int], Any],
+    x: PyTree,
+    z: np.ndarray | None = None,
+) -> Any:
     """Run a plan on the host in float64, one row at a time; its sample.
 
     Args:
@@ -69,12 +76,10 @@ def replay(plan: Plan, predict: Any, x: Any, z: np.ndarray | None = None) -> Any
     """
     first = int(plan.start is not None and plan.start.noise is not None)
     if first and z is not None and plan.rows.active is not None:
-        first = int(len(z) != plan.length)  # a padded start only could draw
-    if z is not None and len(z) != plan.length + first:
-        raise ValueError(
-            f"z must have {plan.length + first} draws (one per row"
-            f"{', the start first' if first else ''}), got {len(z)}."
-        )
+        first = int(np.shape(z)[:1] != (plan.length,))  # a padded start only could draw
+    if z is not None and np.shape(z)[:1] != (plan.length + first,):
+        told = ", the start first" if first else ""
+        raise must("z", f"{plan.length + first} draws (one per row{told})", z)
 
     def draw(i: int) -> Any:
         return None if z is None or i + first < 0 else z[i + first]
@@ -97,6 +102,9 @@ def self_check(plan: Plan, lv: Levels, basis: str | Basis, tol: float = 1e-11) -
             far that it cannot be said.
     """
     weights = jax.tree.leaves((plan.rows, plan.start))
+    within("[0, inf)", tol=tol)
+    if isinstance(basis, str) and basis not in PREDICTIONS:
+        raise must("basis", f"one of {', '.join(PREDICTIONS)}", basis)
     if basis not in ("data", "noise"):
         return
     if lv.alpha.ndim > 1 or not all(isinstance(w, np.ndarray) for w in weights):

@@ -28,7 +28,10 @@ __all__ = ["per_element"]
 
 @checked
 def per_element(
-    solver: Callable[..., Plan], process: Process, ts: PyTree, **options: Any
+    solver: Callable[[Process, np.ndarray], Plan],
+    process: Process,
+    ts: PyTree,
+    **options: Any,
 ) -> Plan:
     """Per-element plan: each element is solved on its own distinct times.
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import bounded, checked
 from ..numerics import Basis, Level, basis_of, namespace
-from ..typing import Process
+from ..typing import ArrayLike, Process
 
 __all__ = ["ONE", "Form", "NOISE", "Ring", "evaluation", "prediction", "register"]
 
@@ -95,15 +95,15 @@ NOISE = Form({("noise",): 1.0})
 
 
 @checked
-def register(k: int, one: Any = 1.0) -> Form:
+def register(k: int, one: ArrayLike = 1.0) -> Form:
     """What register k holds before the row; 0 is where the network is asked."""
-    return Form({("register", k): one})
+    return Form({("register", bounded("k", k, 0)): one})
 
 
 @checked
-def prediction(p: int = 0, one: Any = 1.0) -> Form:
+def prediction(p: int = 0, one: ArrayLike = 1.0) -> Form:
     """What the network answers on this row, its p-th prediction."""
-    return Form({("prediction", p): one})
+    return Form({("prediction", bounded("p", p, 0)): one})
 
 
 @dataclasses.dataclass(frozen=True)

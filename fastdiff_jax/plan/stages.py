@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..numerics import Basis, Level, namespace
 from ..typing import Array, Process, PyTree
 from .builders import axes_of, build, named, weight_of
@@ -60,6 +60,8 @@ def stages(
     Returns:
         A plan of as many rows as there are lines in all steps.
     """
+    if not groups:
+        raise must("groups", "one pair (steps, legs) or more", groups)
     lines = [(steps, legs, j) for steps, legs in groups for j in range(len(legs))]
     step = np.concatenate([steps for steps, _, _ in lines])
     stage = np.repeat([j for *_, j in lines], [len(steps) for steps, *_ in lines])

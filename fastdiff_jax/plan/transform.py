@@ -14,7 +14,7 @@ import numpy as np
 
 from ..guards import checked
 from ..numerics import as_float, namespace
-from ..typing import ArrayLike, PyTree
+from ..typing import ArrayLike, Finite, PyTree
 from .builders import Lines, axes_of
 from .combine import dense, sparse, whole, writes_of
 from .core import Level, Plan, Start
@@ -25,7 +25,7 @@ __all__ = ["analytic_first_step", "skip_first"]
 
 @checked
 def analytic_first_step(
-    plan: Plan, rule: str | tuple[PyTree, PyTree] = "unit", *, mean: ArrayLike = 0.0
+    plan: Plan, rule: str | tuple[PyTree, PyTree] = "unit", *, mean: Finite = 0.0
 ) -> Plan:
     """Replace the first evaluation by a linear function of x: one call less.
 

@@ -1,12 +1,12 @@
 """Where a run is stochastic: windows of noise, and their schedule."""
 
 import math
+from typing import Any
 
 import numpy as np
 
-from ..guards import bounded, checked, must
+from ..guards import bounded, checked, must, within
 from ..numerics import namespace
-from ..trees import concrete
 from ..typing import Array, ArrayLike
 
 __all__ = ["flow_grpo_tau2", "window", "window_at"]
@@ -15,7 +15,7 @@ MODES = ("progressive", "random", "decay", "exp_decay")
 
 
 @checked
-def flow_grpo_tau2(eta: float | Array = 0.7) -> float | Array:
+def flow_grpo_tau2(eta: ArrayLike = 0.7) -> float | Array:
     """tau^2 = eta^2 / 2: Flow-GRPO's noise level as the solvers' `tau2`.
 
     Its SDE has g^2 = eta^2 t / (1 - t), half as much per eta^2 as tau^2 times the
@@ -33,10 +33,9 @@ def flow_grpo_tau2(eta: float | Array = 0.7) -> float | Array:
 
     Reference: Liu et al. 2025 (2505.05470), eq 9.
     """
-    if concrete(eta) and not (np.isfinite(eta).all() and np.all(np.asarray(eta) >= 0)):
-        raise must("eta", "finite and >= 0", eta)
-    eta = np.asarray(eta) if isinstance(eta, list | tuple) else eta
-    return eta * eta / 2
+    within("[0, inf)", eta=eta)
+    value: Any = np.asarray(eta) if isinstance(eta, list | tuple) else eta
+    return value * value / 2
 
 
 @checked
@@ -138,6 +137,8 @@ def window_at(
     whole = {"iteration": iteration, "every": every, "stride": stride, "width": width}
     for name, value in whole.items():
         bounded(name, value, int(name != "iteration"))
+    bounded("seed", seed, 0)
+    within("[0, inf)", rate=rate)
     if width > steps:
         raise ValueError(f"width must be <= steps={steps}, got {width}.")
     if mode == "random":

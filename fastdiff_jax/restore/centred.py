@@ -27,7 +27,7 @@ from ..models.adapter import Model
 from ..numerics import namespace
 from ..plan import Plan
 from ..starts import centre_of, degraded, spread_over, unit_noise
-from ..states import align, arrays, floating
+from ..states import align, arrays, floating, some_arrays
 from ..trees import as_tree, pytree
 from ..typing import Context, Denoiser, Key, Process, PyTree
 from .network import Restorer
@@ -108,6 +108,7 @@ def centred(denoiser: Denoiser, process: Process, y: PyTree) -> Centred:
         >>> model.k
         1.0
     """
+    some_arrays(y, "y")
     k = centre_of(process)
     refuse_plain_models(denoiser)
     return Centred(as_tree(denoiser), y, k)

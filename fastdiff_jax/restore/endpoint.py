@@ -16,7 +16,7 @@ from ..models.adapter import Model
 from ..starts import degraded, spread_over
 from ..states import align
 from ..trees import as_tree, concrete, pytree
-from ..typing import ArrayLike, Context, Denoiser, PyTree
+from ..typing import Context, Denoiser, Finite, PyTree
 from .centred import refuse_plain_models
 from .network import Restorer
 
@@ -95,7 +95,7 @@ class Normalized(Wrapped):
 
 
 @checked
-def normalized(denoiser: Denoiser, variance: ArrayLike = 1.0) -> Normalized:
+def normalized(denoiser: Denoiser, variance: Finite = 1.0) -> Normalized:
     """Scale what the network sees to unit variance: ResShift's latent networks.
 
     net(x / sqrt(sigma^2 + variance)), sigma^2 = eta kappa^2 on ResShift's path.

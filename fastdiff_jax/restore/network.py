@@ -25,9 +25,9 @@ from ..guards import checked, must
 from ..models.adapter import Model
 from ..models.adapter import denoiser as plain
 from ..numerics import to_data
-from ..states import align, arrays, like_state
+from ..states import align, arrays, like_state, some_arrays
 from ..trees import pytree
-from ..typing import Array, Context, Process, PyTree
+from ..typing import Array, Context, DType, Process, PyTree
 
 __all__ = ["Restorer", "denoiser"]
 
@@ -104,7 +104,7 @@ def denoiser(
     prediction: str,
     params: PyTree = None,
     condition: PyTree = None,
-    dtype: Any = None,
+    dtype: DType | None = None,
     batch_time: bool = False,
 ) -> Restorer:
     """A network of the state and the degraded input as a denoiser.
@@ -137,7 +137,7 @@ def denoiser(
     if not hasattr(process, "beta"):
         fix = "Use e.g. processes.mean_reverting(), or models.denoiser without y."
         raise must("process", "a path with two endpoints (beta of y)", process, fix)
-    arrays("y", y)
+    some_arrays(arrays("y", y), "y")
     bound = _WithInput(fn, params is not None)
     net = plain(
         bound,

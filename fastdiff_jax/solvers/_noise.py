@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..guards import within
 from ..numerics import (
     Level,
     Levels,
@@ -98,8 +99,7 @@ def scaled(s_noise: ArrayLike) -> Array:
         ValueError: a factor that is not a finite number.
     """
     _, (s_noise,) = as_float(s_noise)
-    if isinstance(s_noise, np.ndarray) and not np.isfinite(s_noise).all():
-        raise ValueError(f"s_noise must be finite (1 = exact), got {s_noise}.")
+    within("[0, inf)", s_noise=s_noise)
     return s_noise
 
 

@@ -123,6 +123,8 @@ def stitch_schedule(
         ValueError: shares outside [0, 1] or beyond 1 in total; times outside the span.
     """
     shares = np.atleast_1d(np.asarray(ratios, np.float64))
+    if not shares.size:
+        raise must("ratios", "one number, or one per model but the last", ratios)
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or not len(times):
         raise must("times", "one per evaluation, (rows,)", times)

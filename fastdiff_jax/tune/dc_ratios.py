@@ -10,7 +10,7 @@ found and `predict_ratios`. Zhao et al. 2024 (2409.03755), section 3.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +19,13 @@ import numpy as np
 import optax
 
 from .. import engine
-from ..guards import checked
+from ..engine.run import check_rows
+from ..guards import bounded, checked, must, positive
 from ..hooks import carry_of
 from ..numerics import levels
 from ..plan import Plan
 from ..solvers import dc_solver, unipc
+from ..states import floating
 from ..trees import as_tree
 from ..typing import Array, ArrayLike, Denoiser, Process, PyTree
 
@@ -55,7 +57,7 @@ def reference(
     x: PyTree,
     *,
     refine: int = 20,
-    solver: Callable[..., Plan] | None = None,
+    solver: Callable[[Process, np.ndarray], Plan] | None = None,
     controls: PyTree = None,
 ) -> PyTree:
     """A fine solution read at the times of a grid.
@@ -78,8 +80,8 @@ def reference(
     """
     if refine < 1:
         raise ValueError(f"refine must be >= 1, got {refine}.")
-    ts = np.asarray(ts, np.float64)
-    lam = levels(process, ts).lam
+    lv = levels(process, ts)
+    ts, lam = lv.time, lv.lam
     fine: list[Array] = [ts[:1]]
     for i in range(len(ts) - 1):
         ramp = np.arange(1, refine + 1) / refine
@@ -91,6 +93,10 @@ def reference(
         fine.append(part)
     times = np.concatenate(fine)
     made = (unipc if solver is None else solver)(process, times)
+    if not isinstance(made, Plan):
+        raise must("solver", "a function (process, ts) -> plan", solver)
+    check_rows(controls, len(ts) - 1)
+    rows = np.repeat(np.arange(len(ts) - 1), refine)
     if made.length != len(times) - 1:
         raise ValueError(
             f"solver must give one row per step, {len(times) - 1}, got {made.length}."
@@ -99,7 +105,7 @@ def reference(
         made,
         denoiser,
         x,
-        controls=jax.tree.map(lambda w: np.repeat(w, refine, axis=0), controls),
+        controls=jax.tree.map(lambda w: w[rows], controls),
         collect=lambda _, info: info.point,
     )
     return jax.tree.map(
@@ -147,16 +153,15 @@ def search(
     Raises:
         ValueError: a target without a state per step, or iterations < 1.
     """
-    ts = np.asarray(ts, np.float64)
+    ts, x = levels(process, ts).time, floating(x)
     steps = len(ts) - 1
-    if iterations < 1:
-        raise ValueError(f"iterations must be >= 1, got {iterations}.")
-    if any(v.shape[:1] != (steps,) for v in jax.tree.leaves(target)):
-        shapes = [v.shape for v in jax.tree.leaves(target)]
-        raise ValueError(
-            f"target must hold a state per step, leading axis {steps}, got {shapes}. "
-            "Make it with tune.dc_ratios.reference(denoiser, process, ts, x)."
-        )
+    bounded("iterations", iterations, 1)
+    positive(learning_rate=learning_rate, bound=bound)
+    check_rows(controls, steps)
+    shapes = jax.tree.map(lambda v: (steps, *v.shape), x)
+    if jax.tree.map(np.shape, target) != shapes:
+        fix = "Make it with tune.dc_ratios.reference(denoiser, process, ts, x)."
+        raise must("target", f"the state at each step, shapes {shapes}", target, fix)
 
     def table(ratios: Array) -> Plan:
         made = dc_solver(process, ts, ratios, **options)
@@ -290,7 +295,7 @@ def _features(steps: int, scale: float, first: int) -> np.ndarray:
 
 @checked
 def fit_cascade(
-    table: Iterable[tuple[float, ArrayLike]], *, dc_order: int = 2
+    table: Sequence[tuple[float, Sequence[float]]], *, dc_order: int = 2
 ) -> np.ndarray:
     """Cascade polynomial regression on searched ratios, by one least-squares fit.
 
@@ -312,12 +317,12 @@ def fit_cascade(
         >>> predict_ratios(theta, 4, 7.5).shape
         (4,)
     """
+    bounded("dc_order", dc_order, 0)
     pairs = [(float(g), np.asarray(r, np.float64)) for g, r in table]
-    pairs = [(g, r) for g, r in pairs if r.ndim == 1 and len(r) > dc_order]
+    pairs = [(g, r) for g, r in pairs if len(r) > dc_order]
     if not pairs:
-        raise ValueError(
-            f"fit_cascade needs ratios of shape (N,) with N > dc_order={dc_order}."
-        )
+        rule = f"pairs (scale, ratios of shape (N,)), some N > dc_order = {dc_order}"
+        raise must("table", rule, table)
     rows = np.concatenate([_features(len(r), g, dc_order) for g, r in pairs])
     wanted = np.concatenate([r[dc_order:] for _, r in pairs])
     use = np.ones(_SHAPE, bool)
@@ -349,8 +354,8 @@ def predict_ratios(
     theta = np.asarray(theta, np.float64)
     if theta.shape != _SHAPE:
         raise ValueError(f"theta must have shape {_SHAPE}, got {theta.shape}.")
-    if steps < 1:
-        raise ValueError(f"steps must be >= 1, got {steps}.")
+    bounded("steps", steps, 1)
+    bounded("dc_order", dc_order, 0)
     ratios = np.ones(steps)
     found = np.einsum("kpjq,pjq->k", _features(steps, scale, dc_order), theta)
     ratios[dc_order:] = found[: max(0, steps - dc_order)]

@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..files import read_arrays, short, write_whole
-from ..guards import checked
-from ..hooks import carry_of
+from ..guards import bounded, checked, in_domain
+from ..hooks import answer, carry_of
 from ..trees import as_tree, pytree
-from ..typing import Array, ArrayLike, Context, Denoiser, Key, Process, PyTree
+from ..typing import Array, ArrayLike, Context, Denoiser, Finite, Key, Process, PyTree
 
 __all__ = ["Statistics", "degenerated", "estimate", "from_arrays", "load", "save"]
 
@@ -93,6 +93,7 @@ def from_arrays(
 def _range(
     process: Process, start: float | None, end: float | None
 ) -> tuple[float, float]:
+    in_domain(process, start=start, end=end)
     start = process.start if start is None else start
     end = process.end if end is None else end
     with np.errstate(divide="ignore"):
@@ -129,14 +130,8 @@ def degenerated(
         (11,)
     """
     low, high = _range(process, start, end)
-    zero = np.zeros(_whole(nodes, "nodes", 1) + 1)
+    zero = np.zeros(bounded("nodes", nodes, 1) + 1)
     return from_arrays(low, high, zero + 1, zero, zero)
-
-
-def _whole(value: Any, name: str, lowest: int) -> int:
-    if not isinstance(value, int | np.integer) or value < lowest:
-        raise ValueError(f"{name} must be a whole number >= {lowest}, got {value!r}.")
-    return int(value)
 
 
 # ------------------------------------------------------------------------------- files
@@ -193,7 +188,7 @@ def load(path: str | os.PathLike[str]) -> Statistics:
 def estimate(
     denoiser: Denoiser,
     process: Process,
-    data: ArrayLike,
+    data: Finite,
     *,
     key: Key,
     nodes: int = 120,
@@ -248,10 +243,11 @@ def estimate(
             "data must be at least 2 clean samples, a floating array (K, ...), got "
             f"{data.dtype} of shape {data.shape}."
         )
-    nodes, batch = _whole(nodes, "nodes", 2), _whole(batch, "batch", 1)
+    nodes, batch = bounded("nodes", nodes, 2), bounded("batch", batch, 1)
     low, high = _range(process, start, end)
     lam, count = np.linspace(low, high, nodes + 1), -(-len(data) // batch)
-    smooth = nodes * 5 // 1200 if smooth is None else smooth  # the published width
+    width = nodes * 5 // 1200 if smooth is None else smooth  # the published one
+    smooth = bounded("smooth", width, 0)
     run = _Run(denoiser, process, data, lam, key, batch, controls)
     state = _resume(path, run.fingerprint(smooth), nodes + 1, data.shape[1:])
     for unit in range(int(state["done"]), 2 * count):
@@ -409,7 +405,7 @@ class _Run:
 
     def _predict(self, denoiser: Any, x: Array, level: Array) -> Array:
         context = Context(jnp.int32(0), level[0], level[1], level[2], self.controls)
-        found, _ = denoiser(x, context, carry_of(denoiser, x))
+        found, _ = answer(denoiser, x, context, carry_of(denoiser, x))
         return found.astype(x.dtype)
 
     def _slope(self, denoiser: Any, x0: Array, index: Array, weight: Array) -> Array:

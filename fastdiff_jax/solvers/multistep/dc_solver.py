@@ -15,7 +15,7 @@ import numpy as np
 
 from ... import plan
 from ...numerics import Levels, as_float, lagrange, levels, namespace, step_orders
-from ...typing import Array, ArrayLike, Process
+from ...typing import Array, ArrayLike, Finite, Process
 from ..registry import solver
 from ._unipc import assemble
 
@@ -26,7 +26,7 @@ __all__ = ["dc_solver"]
 def dc_solver(
     process: Process,
     ts: ArrayLike,
-    ratios: ArrayLike = 1.0,
+    ratios: Finite = 1.0,
     *,
     order: int = 3,
     dc_order: int = 2,

@@ -30,7 +30,7 @@ from ...numerics import (
     levels,
     namespace,
 )
-from ...typing import Array, ArrayLike, Process
+from ...typing import Array, ArrayLike, Bridge, Process
 from ..registry import solver
 
 __all__ = ["Rate", "interpolant", "tau2_from_diffusion"]
@@ -48,7 +48,7 @@ Rate = ArrayLike | Callable[[Array], Array]
     needs="a process of two laws, and a denoiser of (data, other_end)",
 )
 def interpolant(
-    process: Any, ts: ArrayLike, *, eps: Rate = 0.0, order: int = 1
+    process: Bridge, ts: ArrayLike, *, eps: Rate = 0.0, order: int = 1
 ) -> plan.Plan:
     """A bridge between two laws, from two predictions (E[x_0 | x], E[x_1 | x]).
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...guards import checked
-from ...typing import ArrayLike
+from ...typing import Finite
 
 __all__ = [
     "CORRECTORS",
@@ -126,7 +126,7 @@ class Schedule:
 
 @checked
 def usf_schedule(
-    ts: ArrayLike,
+    ts: Finite,
     *,
     order: int = 2,
     prediction: str = "data",

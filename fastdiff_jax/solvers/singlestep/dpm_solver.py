@@ -191,8 +191,8 @@ def dpm_solver_fast(
             f"eta must lie in [0, 1], and be 0 with inner='shared' or denoise; got "
             f"{eta} with inner={inner!r}. Use inner='log_snr'."
         )
+    options, noise = (prediction, variant, compat), (eta, scaled(s_noise))
     if eta > 0:
-        options, noise = (prediction, variant, compat), (eta, scaled(s_noise))
         return with_ancestral_noise(process, outer, each, options, inner, noise)
 
     def place(steps: np.ndarray, count: int) -> tuple[list, list]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import plan
+from ...guards import within
 from ...numerics import Levels, levels, namespace
 from ...plan import Leg
 from ...typing import Array, ArrayLike, Process
@@ -118,8 +119,7 @@ def _check(
         raise ValueError(
             f"s_min <= s_max must hold, got {s_min} and {s_max}. Swap them."
         )
-    if not math.isfinite(s):
-        raise ValueError(f"s_noise must be finite (1 = exact), got {s}.")
+    within("[0, inf)", s_noise=s, s_min=s_min)
 
 
 def _raise(process: Process, lv: Levels, gamma: Array, s_noise: float) -> _Churn:
