@@ -1,6 +1,7 @@
 """Every registered builder with small data, and one shape for all of their plans."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ NEEDY = sorted(n for n, s in SOLVERS.items() if s.needs)
 NAMES = sorted(SOLVERS)
 ONE = [n for n in NAMES if n not in ("two_endpoint", "residual_noise", "interpolant")]
 ONE = [n for n in ONE if n != "gddim"]  # those whose plans have one structure
+STARTED = [
+    n for n in NAMES if "start" in inspect.signature(SOLVERS[n].build).parameters
+]
 LENGTH, REGISTERS, WRITES = 48, 8, 4
 
 
@@ -57,6 +61,11 @@ def _needs(name, ts, options):
     assert name == "gddim", f"{name} needs small data: add them here"
     lam = {"order": 2} if not options.get("tau2") else {"order": 1}
     return fd.augmented.gddim(fd.augmented.cld(), linear**2, **(lam | options))
+
+
+def highest(name):
+    """The option of the highest legal order, where there is one."""
+    return {"order": SOLVERS[name].orders[-1]} if SOLVERS[name].orders else {}
 
 
 def quiet(name):

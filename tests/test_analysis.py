@@ -433,19 +433,20 @@ def test_plot_without_matplotlib_says_what_to_install(monkeypatch, tmp_path):
 def test_solver_table_compares_with_a_tolerance():
     script = Path(__file__).parents[1] / "scripts" / "solver_table"
     table = runpy.run_path(str(script))
-    row = ["`a`", "f", "1, 2", "1, 2", "1.0, 1.98", "1.0, 2.00", "0.99 (weak)"]
+    row = ["`a`", "f", "1, 2", "1, 2", "1, 2", "1.0, 1.98", "1.0, 2.00", "0.99 (weak)"]
     row += ["1", "paper"]
     cells = [table["HEAD"], row]
     assert table["parse"](table["markdown"](cells)) == cells
     changed = lambda i, v: [cells[0], [*row[:i], v, *row[i + 1 :]]]  # noqa: E731
     for i, value, same in (
-        (4, "1.0, 2.07", True),
-        (4, "1.0, 2.09", False),
-        (4, "1.0", False),
-        (6, "1.08 (weak)", True),
-        (6, "0.99", False),
+        (5, "1.0, 2.07", True),
+        (5, "1.0, 2.09", False),
+        (5, "1.0", False),
+        (7, "1.08 (weak)", True),
+        (7, "0.99", False),
         (2, "2", False),
-        (8, "other", False),
+        (4, "1, 1", False),
+        (9, "other", False),
     ):
         assert (table["difference"](cells, changed(i, value)) is None) is same
     assert "missing" in table["difference"](cells[:1], cells)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastdiff_jax as fd
+from fastdiff_jax.plan.combine import dense
 
 from .contract_cases import (
     DRAWS,
@@ -18,11 +19,13 @@ from .contract_cases import (
     ONE,
     PLAIN,
     SOLVERS,
+    STARTED,
     VP,
     batch,
     build,
     denoiser,
     grid,
+    highest,
     host,
     loud,
     padded,
@@ -81,6 +84,27 @@ def test_every_legal_order_builds(name):
                 close(run(wide(plan, False), x), want, rtol=1e-11, atol=1e-13)
                 loop = rows_oracle.run(plan, host(plan), x)
                 close(want, loop, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_graded_start_gives_a_plan_like_any_other(name, tmp_path):
+    """More rows, one evaluation each: padded, dense, stacked, saved, one sample."""
+    plan = build(name, start="graded", **highest(name))
+    x = start(plan)
+    want = fd.plan.replay(plan, host(plan), x)
+    plain = build(name, **highest(name))
+    assert plan.nfe == plan.length > plain.nfe
+    near = functools.partial(close, rtol=1e-10, atol=1e-12)
+    near(fd.plan.replay(dense(plan), host(plan), x), want)
+    near(run(padded(plan), x, jax.random.key(0)), want)
+    both = fd.plan.stack([plan, plain])
+    one = jax.tree.map(lambda w: w[0], both)
+    near(fd.sample(one, denoiser(plan.reads), x), want)
+    fd.plan.save(plan, tmp_path / "plan.json")
+    near(fd.plan.replay(fd.plan.load(tmp_path / "plan.json"), host(plan), x), want)
+    if name in ONE:
+        near(rows_oracle.run(plan, host(plan), x), want)
+        assert asked(wide(plan, False), x)[1] == list(range(plan.nfe))
 
 
 injected = jax.jit(lambda plan, x, z: fd.sample(plan, square, x, noise=z))

@@ -16,6 +16,7 @@ import numpy as np
 from ... import plan
 from ...numerics import Levels, as_float, lagrange, levels, namespace, step_orders
 from ...typing import Array, ArrayLike, Finite, Process
+from .._starting import Start, begin, parts_of
 from ..registry import solver
 from ._unipc import assemble
 
@@ -35,6 +36,7 @@ def dc_solver(
     lower_order_final: bool | None = None,
     disable_corrector: Sequence[int] = (),
     corrector: bool = True,
+    start: Start = "published",
 ) -> plan.Plan:
     """DC-Solver: dynamic compensation on UniPC-p. Order p + 1 at ratios 1.
 
@@ -55,6 +57,7 @@ def dc_solver(
         lower_order_final: orders p, ..., 2, 1 at the end; None: only below 15 steps.
         disable_corrector: steps whose result is not corrected.
         corrector: False compensates the predictor alone.
+        start: as in `unipc`; the parts of the first step share its ratio.
 
     Returns:
         A plan of N rows.
@@ -83,11 +86,14 @@ def dc_solver(
             f"ratios must be a scalar or one per step, shape ({lv.steps},), got shape "
             f"{ratios.shape}."
         )
+    closed = corrector and 0 not in disable_corrector  # the first step, by an order
+    lv, part = begin(process, lv, start, order + corrector, 1 + closed)
+    ratios = parts_of(ratios, part)
     lower = lv.steps < 15 if lower_order_final is None else lower_order_final
     orders = step_orders(lv, order, lower_final=lower)
     corrected = np.full(lv.steps, corrector)
     corrected[-1] = False  # the last step's end is never evaluated
-    corrected[[i for i in disable_corrector if 0 <= i < lv.steps]] = False
+    corrected &= ~np.isin(part, disable_corrector)
     push = _compensation(lv, ratios, dc_order)
     return assemble(lv, orders, corrected, variant, prediction, push)
 

@@ -19,6 +19,7 @@ from ...numerics import (
     step_orders,
 )
 from ...typing import Array, ArrayLike, Process
+from .._starting import Start, begin
 from ..registry import solver
 
 __all__ = ["deis_tab"]
@@ -42,6 +43,7 @@ def deis_tab(
     lower_order_final: bool = False,
     quadrature: str = "exact",
     exact_first: bool = False,
+    start: Start = "published",
 ) -> plan.Plan:
     """tAB-DEIS. The paper's order r uses r + 1 evaluations: order r + 1, 1 call.
 
@@ -54,6 +56,9 @@ def deis_tab(
             time: 'left' (the paper's), 'midpoint', or 'ends' (points at both ends,
             diff-sampler's).
         exact_first: with a sum, integrate first-order steps exactly (diff-sampler).
+        start: 'published' warms up with orders 1, 2, ...; 'graded' cuts the first step
+            into N^(1 - 2/(r + 1)) growing parts, one call each, and so keeps the
+            order on every grid.
 
     Returns:
         A plan of N rows.
@@ -75,6 +80,7 @@ def deis_tab(
         )
     lv = levels(process, ts)
     lv.require("noise")
+    lv, _ = begin(process, lv, start, order + 1)
     orders = step_orders(lv, order + 1, lower_final=lower_order_final, infinite=True)
 
     def weights(rows: np.ndarray, count: int) -> Array:

@@ -19,6 +19,7 @@ from ...numerics import (
     with_clean,
 )
 from ...typing import Array, ArrayLike, Process
+from .._starting import Start, begin
 from ..registry import solver
 
 __all__ = ["dpmpp_2m", "dpmpp_3m"]
@@ -85,6 +86,7 @@ def dpmpp_3m(
     euler_at_final: bool = False,
     denoise: bool = False,
     variant: str = "midpoint",
+    start: Start = "published",
 ) -> plan.Plan:
     """DPM-Solver++(3M). Order 3 (published weights: 2), 1 call per step.
 
@@ -98,6 +100,9 @@ def dpmpp_3m(
         euler_at_final: order 1 at the last step, whatever N.
         denoise: one more evaluation, from the last time to sigma = 0.
         variant: of second-order steps, as in `dpmpp_2m`: 'midpoint' or 'exact'.
+        start: 'published' warms up with orders 1, 2, ...; 'graded' cuts the first step
+            into N^(1/3) growing parts, one call each, and so keeps the
+            order on every grid.
 
     Returns:
         A plan of N rows (N + 1 with `denoise`).
@@ -122,6 +127,7 @@ def dpmpp_3m(
         euler_at_final=euler_at_final,
         denoise=denoise,
         compat=compat,
+        start=start,
     )
 
 
@@ -141,8 +147,9 @@ def _multistep(
     euler_at_final: bool,
     denoise: bool,
     compat: bool = False,
+    start: Start = "published",
 ) -> plan.Plan:
-    lv = levels(process, ts).require(prediction)
+    lv, _ = begin(process, levels(process, ts).require(prediction), start, order)
     lower = lv.steps < 15 if lower is None else lower  # steadies very few steps
     orders = step_orders(
         lv, order, lower_final=lower, final=1 if euler_at_final else None

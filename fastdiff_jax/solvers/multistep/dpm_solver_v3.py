@@ -18,6 +18,7 @@ import numpy as np
 from ... import plan
 from ...numerics import Levels, gather_columns, levels, namespace, step_orders
 from ...typing import Array, ArrayLike, Process
+from .._starting import Start, begin
 from ..registry import solver
 from ._v3_integrals import Integrals, Statistics, integrals, weights, wide
 
@@ -43,6 +44,7 @@ def dpm_solver_v3(
     disable_corrector: Sequence[int] = (),
     lower_order_final: bool = True,
     compat: bool = False,
+    start: Start = "published",
 ) -> plan.Plan:
     """DPM-Solver-v3. Order p (at most 2 with the pseudo options), 1 call per step.
 
@@ -68,6 +70,9 @@ def dpm_solver_v3(
         lower_order_final: orders p, ..., 2, 1 at the end (published: always).
         compat: the published arithmetic: times moved to the nearest node, trapezoid
             sums over the nodes. Converges to an error of (node spacing)^2 only.
+        start: 'published' warms up with orders 1, 2, ...; 'graded' cuts the first step
+            into N^(1 - 2/p) growing parts, one call each, and so keeps the
+            order on every grid (with lower_order_final=False).
 
     Returns:
         A plan of N rows whose weights have the statistics' event shape.
@@ -91,13 +96,14 @@ def dpm_solver_v3(
             f"dpm_solver_v3 needs times of shape (N + 1,), got {lv.time.shape}: its "
             "tables are per element, its times are not."
         )
+    lv, part = begin(process, lv, start, order)
     if compat:
         lv = _snap(process, lv, statistics)
     _check_range(lv, statistics)
     orders = step_orders(lv, order, lower_final=lower_order_final)
     corrected = np.full(lv.steps, corrector)
     corrected[-1] = False  # the last step's end is never evaluated
-    corrected[[i for i in disable_corrector if 0 <= i < lv.steps]] = False
+    corrected &= ~np.isin(part, disable_corrector)
     if half:
         corrected &= _noisy_half(process, lv)
     if isinstance(lv.lam, np.ndarray):  # no polynomial through a point at infinity

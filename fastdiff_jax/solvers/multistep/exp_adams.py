@@ -22,6 +22,7 @@ from ...numerics import (
     step_orders,
 )
 from ...typing import ArrayLike, Process
+from .._starting import Start, begin
 from ..registry import solver
 from ._unipc import assemble
 
@@ -37,6 +38,7 @@ def exp_adams(
     corrector: bool = False,
     prediction: str = "data",
     lower_order_final: bool | None = None,
+    start: Start = "published",
 ) -> plan.Plan:
     """Exponential Adams of any order to 6. Order p, p + 1 with corrector, 1 call.
 
@@ -44,11 +46,15 @@ def exp_adams(
         process: the path.
         ts: times, non-increasing, shape (N + 1,). A step into sigma = 0 is of first
             order: x = D.
-        order: number of evaluations p in the predictor, 1 to 6; warms up 1, 2, ... .
+        order: number of evaluations p in the predictor, 1 to 6.
         corrector: correct each step with the evaluation at the predicted point, which
             the next step needs anyhow: no extra call.
         prediction: 'data' or 'noise'.
         lower_order_final: orders ..., 2, 1 at the end; None: only below 15 steps.
+        start: 'published' warms up with orders 1, 2, ...; 'graded' cuts the first step
+            into N^(1 - 2/p) growing parts, one call each, and so keeps the
+            order on every grid. Order 6 then needs smooth networks: it amplified
+            errors of the evaluations up to 400 times.
 
     Returns:
         A plan of N rows.
@@ -67,6 +73,7 @@ def exp_adams(
         raise ValueError(f"exp_adams needs order in 1..6, got {order}.")
     lv = levels(process, ts)
     lv.require(prediction)
+    lv, _ = begin(process, lv, start, order + corrector, 1 + corrector)
     lower = lv.steps < 15 if lower_order_final is None else lower_order_final
     orders = step_orders(lv, order, lower_final=lower)
     if corrector:
@@ -89,6 +96,7 @@ def deis_logrho(
     *,
     order: int = 2,
     lower_order_final: bool | None = None,
+    start: Start = "published",
 ) -> plan.Plan:
     """DEIS with the polynomial in log rho: `exp_adams` on E. Order p, 1 call per step.
 
@@ -97,6 +105,7 @@ def deis_logrho(
         ts: times, non-increasing, shape (N + 1,).
         order: number of evaluations p, 1 to 6.
         lower_order_final: orders ..., 2, 1 at the end; None: only below 15 steps.
+        start: as in `exp_adams`.
 
     Returns:
         A plan of N rows.
@@ -116,4 +125,5 @@ def deis_logrho(
         order=order,
         prediction="noise",
         lower_order_final=lower_order_final,
+        start=start,
     )

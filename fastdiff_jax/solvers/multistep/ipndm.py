@@ -23,6 +23,7 @@ from ...numerics import (
 )
 from ...typing import Array, ArrayLike, Process
 from .._rows import outer
+from .._starting import Start, begin
 from ..registry import solver
 
 __all__ = ["ipndm", "ipndm_v"]
@@ -85,6 +86,7 @@ def ipndm_v(
     order: int = 4,
     denoise: bool = False,
     compat: bool = False,
+    start: Start = "published",
 ) -> plan.Plan:
     """Improved PNDM for variable steps: Adams-Bashforth in ρ on the true steps (LMS).
 
@@ -93,10 +95,13 @@ def ipndm_v(
     Args:
         process: the path; alpha > 0 on the grid.
         ts: times, non-increasing, shape (N + 1,).
-        order: number of evaluations used, 1 to 4; warms up 1, 2, ... .
+        order: number of evaluations p, 1 to 4.
         denoise: one more evaluation, from the last time to sigma = 0.
         compat: diff-sampler's weights of orders 3 and 4 (a misplaced bracket; in order
             4 also a sign and a ratio), and no history is left out.
+        start: 'published' warms up with orders 1, 2, ...; 'graded' cuts the first step
+            into N^(1 - 2/p) growing parts, one call each, and so keeps the
+            order on every grid.
 
     Returns:
         A plan of N rows (N + 1 with `denoise`).
@@ -110,7 +115,7 @@ def ipndm_v(
         >>> fd.solvers.ipndm_v(process, fd.grids.karras(process, 8), order=3).registers
         3
     """
-    lv, orders = _grid(process, ts, "ipndm_v", order, compat, denoise)
+    lv, orders = _grid(process, ts, "ipndm_v", order, compat, denoise, start)
     lv.require("noise")
 
     def weights(rows: np.ndarray, count: int) -> Array:
@@ -137,11 +142,12 @@ def _grid(
     order: int,
     compat: bool,
     denoise: bool,
+    start: Start = "published",
 ) -> tuple[Levels, np.ndarray]:
     """Levels, sigma = 0 appended if asked for, and the order of each step."""
     if order not in (1, 2, 3, 4):
         raise ValueError(f"{name} needs order in 1..4, got {order}.")
-    lv = levels(process, ts)
+    lv, _ = begin(process, levels(process, ts), start, order)
     if denoise:
         lv = with_clean(process, lv)
     if compat:

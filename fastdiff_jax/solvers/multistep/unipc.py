@@ -11,6 +11,7 @@ import numpy as np
 from ... import plan
 from ...numerics import levels, step_orders, with_clean
 from ...typing import ArrayLike, Process
+from .._starting import Start, begin
 from ..registry import solver
 from ._unipc import assemble
 
@@ -32,6 +33,7 @@ def unipc(
     corrector: bool = True,
     denoise: bool = False,
     compat: bool = False,
+    start: Start = "published",
 ) -> plan.Plan:
     """UniPC-p. Order p + 1 (p without corrector), 1 call per step.
 
@@ -55,6 +57,9 @@ def unipc(
         denoise: one more evaluation, from the last time to sigma = 0.
         compat: the published corrector of 'vary', which leaves terms of its sum out
             and so is of order 1 for p >= 2. No effect on the other variants.
+        start: 'published' warms up with orders 1, 2, ...; 'graded' cuts the first step
+            into N^(1 - 3/(p + 1)) growing parts, one call each (N^(1 - 2/p) where it is
+            not corrected), and so keeps the order on every grid.
 
     Returns:
         A plan of N rows (N + 1 with `denoise`). A step into sigma = 0 gives D.
@@ -75,11 +80,13 @@ def unipc(
     if variant == "vary" and not compat:
         variant = "exact"
     lv = levels(process, ts)
+    closed = corrector and 0 not in disable_corrector  # the first step, by an order
+    lv, part = begin(process, lv, start, order + corrector, 1 + closed)
     lower = lv.steps < 15 if lower_order_final is None else lower_order_final
     orders = step_orders(lv, order, lower_final=lower)
     corrected = np.ones(lv.steps, bool) if corrector else np.zeros(lv.steps, bool)
     corrected[-1] = False  # the last step's end is never evaluated
-    corrected[[i for i in disable_corrector if 0 <= i < lv.steps]] = False
+    corrected &= ~np.isin(part, disable_corrector)
     if denoise:
         lv = with_clean(process, lv)
         orders, corrected = np.append(orders, 1), np.append(corrected, False)
