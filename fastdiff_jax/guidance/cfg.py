@@ -8,6 +8,7 @@ al. 2024 (2404.07724): outside it the scale is 1.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from ..guards import checked, must, within
 from ..hooks import Wrapped, carry_of
-from ..states import per_sample
+from ..states import arrays, per_sample
 from ..trees import concrete, pytree
 from ..typing import Array, ArrayLike, Context, Denoiser, Extended, PyTree
 
@@ -55,13 +56,22 @@ class Guided(Wrapped):
             self.null,
         )
         twice = context._replace(
-            condition=both,
             time=_double(context.time, batch),
             alpha=_double(context.alpha, batch),
             sigma=_double(context.sigma, batch),
         )
         doubled = jax.tree.map(lambda v: jnp.concatenate([v, v]), x)
-        out, carry = self.inner(doubled, twice, carry)
+
+        def evaluate(condition: PyTree) -> tuple[PyTree, PyTree]:
+            return self.inner(doubled, twice._replace(condition=condition), carry)
+
+        if not concrete(x) and _ignored(evaluate, both):
+            raise ValueError(
+                "condition must reach the prediction, and this network ignores it: "
+                "guidance would change nothing. Read context.condition, or with "
+                "fd.models.denoiser the last argument of fn(x, t, condition)."
+            )
+        out, carry = evaluate(both)
         cond = jax.tree.map(lambda v: v[:batch], out)
         null = jax.tree.map(lambda v: v[batch:], out)
         scale = self._scale(context)
@@ -90,6 +100,19 @@ class Guided(Wrapped):
     def gives(self) -> tuple[str, ...] | None:
         """The data prediction, with `outputs` the two it is made of as well."""
         return ("data", "conditional", "unconditional") if self.outputs else None
+
+
+def _ignored(evaluate: Callable[[PyTree], Any], condition: PyTree) -> bool:
+    """Whether the result is the same for every condition: traced, nothing is run.
+
+    vmap knows what an axis of the input has reached, and refuses to return it once.
+    """
+    lead = lambda v: jax.ShapeDtypeStruct((1, *v.shape), v.dtype)  # noqa: E731
+    try:
+        jax.eval_shape(jax.vmap(evaluate, out_axes=None), jax.tree.map(lead, condition))
+    except Exception:  # it is reached; or else the evaluation itself will say why
+        return False
+    return True
 
 
 def _guide(cond: Array, null: Array, scale: Array) -> Array:
@@ -122,7 +145,8 @@ def cfg(
             that integrate several.
 
     Raises:
-        ValueError: an interval that is empty, or structures that differ.
+        ValueError: an interval that is empty, or structures that differ; when a run is
+            compiled, a network whose prediction the condition does not reach.
 
     Example:
         >>> import jax.numpy as jnp, fastdiff_jax as fd
@@ -131,6 +155,7 @@ def cfg(
         >>> y = jnp.ones(4)
         >>> guided = cfg(net, 3.0, condition=y, null=0.0)
     """
+    arrays("condition", condition)
     if jax.tree.structure(condition) != jax.tree.structure(null):
         raise ValueError(
             "condition and null must have one structure, got "
