@@ -1,5 +1,6 @@
 """Ctrl-C where Python alone would crash, print a traceback or go on."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -36,6 +37,12 @@ def loading() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        atexit.register(_leave)  # and so before what jax has registered
+
+
+def _leave() -> None:
+    """While Python clears up, end as the system does: without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
