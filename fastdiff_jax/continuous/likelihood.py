@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
-from ..guards import checked, positive
+from ..guards import checked, must, positive
 from ..hooks import accepts
 from ..noise.streams import keys_of
 from ..numerics import check_times
@@ -209,8 +209,9 @@ def bits_per_dim(
         raise ValueError(f"high must be above low, got {low=}, {high=}.")
     positive(bins=bins)
     size = math.prod(shape)
-    if size < 1:
-        raise ValueError(f"shape must hold at least one element, got {shape}.")
+    if not shape or min(shape) < 1:
+        fix = "One number per sample is (1,)."
+        raise must("shape", "that of one sample, sizes >= 1", shape, fix)
     return -log_prob / (size * math.log(2)) + math.log2(bins / (high - low))
 
 

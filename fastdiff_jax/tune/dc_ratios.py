@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from .. import engine
-from ..guards import checked
+from ..guards import checked, within
 from ..hooks import carry_of
 from ..numerics import levels
 from ..plan import Plan
@@ -145,12 +145,14 @@ def search(
         Search; its `ratios` go to `solvers.dc_solver(process, ts, ratios, **options)`.
 
     Raises:
-        ValueError: a target without a state per step, or iterations < 1.
+        ValueError: a target without a state per step or with NaN, iterations < 1, or a
+            learning rate or bound that is not > 0.
     """
     ts = np.asarray(ts, np.float64)
     steps = len(ts) - 1
     if iterations < 1:
         raise ValueError(f"iterations must be >= 1, got {iterations}.")
+    within("(0, inf)", learning_rate=learning_rate, bound=bound)
     if any(v.shape[:1] != (steps,) for v in jax.tree.leaves(target)):
         shapes = [v.shape for v in jax.tree.leaves(target)]
         raise ValueError(
@@ -171,6 +173,11 @@ def search(
         goal = jax.tree.map(lambda v, i=i: v[i], target)
         state, ratio, *found = walk(state, ratios, i, goal, bool(live[i]))
         ratios[i], errors[i], plain[i] = float(ratio), *map(float, found)
+        if not np.isfinite(plain[i]):
+            raise ValueError(
+                f"target must be at a finite distance, and after step {i} it is not: "
+                "is there a NaN in it, in x or in what the denoiser returns?"
+            )
         if progress is not None:
             progress(i + 1, steps)
     return Search(ratios, errors, plain)
