@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..files import read_bytes, read_json, short
+from ..guards import checked
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, PyTree
 
@@ -60,6 +61,7 @@ class Digits:
         return data_prediction(net, x, context.alpha, context.sigma, labels), carry
 
 
+@checked
 def load(labels: ArrayLike | None = None, path: str | Path | None = None) -> Digits:
     """The embedded digits model as a denoiser.
 
