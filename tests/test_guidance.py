@@ -150,6 +150,24 @@ def test_a_condition_that_is_read_in_odd_ways_is_none_of_these(model):
             lambda: fd.guidance.cfg(MODEL, condition=None, null=None),
             "condition must be an array",
         ),
+        (
+            lambda: fd.guidance.cfg(MODEL, condition=Y, null=jnp.zeros(3)),
+            r"null must be broadcastable to condition \(4,\)",
+        ),
+        (
+            lambda: fd.guidance.cfg(
+                fd.guidance.cfg(MODEL, condition=Y, null=0.0), condition=Y, null=0.0
+            ),
+            "without guidance of its own",
+        ),
+        (
+            lambda: fd.guidance.cfg(MODEL, condition=Y[:3], null=0.0)(X, at(), None),
+            r"condition must be one per sample, \(4, ...\)",
+        ),
+        (
+            lambda: fd.guidance.cfg(MODEL, Y[:3], condition=Y, null=0.0)(X, at(), None),
+            r"scale must be one number, or one per sample \(4,\)",
+        ),
         (lambda: fd.transforms.clip(MODEL, 1.0, -1.0), "high must be above low"),
         (lambda: fd.transforms.dynamic_threshold(MODEL, 1.5), r"in \(0, 1\], got 1.5"),
         (

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..guards import checked, must, within
 from ..hooks import Wrapped, carry_of
@@ -50,6 +51,7 @@ class Guided(Wrapped):
     ) -> tuple[PyTree, PyTree]:
         """The guided prediction, or (guided, conditional, unconditional)."""
         batch = jax.tree.leaves(x)[0].shape[0]
+        self._fits(batch)
         both = jax.tree.map(
             lambda c, n: jnp.concatenate([c, jnp.broadcast_to(n, c.shape)]),
             self.condition,
@@ -77,6 +79,14 @@ class Guided(Wrapped):
         scale = self._scale(context)
         guided = jax.tree.map(lambda c, n: _guide(c, n, scale), cond, null)
         return ((guided, cond, null) if self.outputs else guided), carry
+
+    def _fits(self, batch: int) -> None:
+        """One condition per sample, and one scale for all or for each."""
+        for leaf in jax.tree.leaves(self.condition):
+            if leaf.shape[:1] != (batch,):
+                raise must("condition", f"one per sample, ({batch}, ...)", leaf)
+        if np.shape(self.scale) not in ((), (batch,)):
+            raise must("scale", f"one number, or one per sample ({batch},)", self.scale)
 
     def _scale(self, context: Context) -> Array:
         """The row's scale: controls win, 1 outside the interval."""
@@ -120,6 +130,18 @@ def _guide(cond: Array, null: Array, scale: Array) -> Array:
     return null + per_sample(scale, cond) * (cond - null)
 
 
+def _null(null: Any, condition: Array) -> Array:
+    """What stands for no condition, in the condition's dtype."""
+    null = jnp.asarray(null, condition.dtype)
+    try:
+        fits = np.broadcast_shapes(null.shape, condition.shape) == condition.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise must("null", f"broadcastable to condition {condition.shape}", null)
+    return null
+
+
 @checked
 def cfg(
     denoiser: Denoiser,
@@ -145,7 +167,8 @@ def cfg(
             that integrate several.
 
     Raises:
-        ValueError: an interval that is empty, or structures that differ; when a run is
+        ValueError: an interval that is empty, structures or shapes that differ, or a
+            guided denoiser; in a run, not one condition per sample; when a run is
             compiled, a network whose prediction the condition does not reach.
 
     Example:
@@ -155,6 +178,8 @@ def cfg(
         >>> y = jnp.ones(4)
         >>> guided = cfg(net, 3.0, condition=y, null=0.0)
     """
+    if isinstance(denoiser, Guided):
+        raise must("denoiser", "without guidance of its own", denoiser)
     arrays("condition", condition)
     if jax.tree.structure(condition) != jax.tree.structure(null):
         raise ValueError(
@@ -166,5 +191,5 @@ def cfg(
     if known is not None and not 0 <= known[0] < known[1]:
         raise must("interval", "0 <= low < high in sigma/alpha", interval)
     condition = jax.tree.map(jnp.asarray, condition)
-    null = jax.tree.map(lambda n, c: jnp.asarray(n, c.dtype), null, condition)
+    null = jax.tree.map(_null, null, condition)
     return Guided(denoiser, condition, null, scale, interval, outputs)
