@@ -51,28 +51,25 @@ _WRITING = threading.RLock()
 # ------------------------------------------------------------------------- whole files
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """A file of these bytes, all or nothing; a worker told to end finishes it first."""
+def write_whole(*parts: tuple[Path, bytes]) -> None:
+    """Files that belong together, all or nothing; who is told to end finishes first."""
     with _WRITING:
-        files.write_whole(path, lambda file: file.write(data))
+        files.write_together([(p, lambda file, d=d: file.write(d)) for p, d in parts])
 
 
 def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
     """An npz file of named arrays."""
     buffer = io.BytesIO()
     np.savez(buffer, **{k: np.asarray(v) for k, v in arrays.items()})
-    write_whole(path, buffer.getvalue())
+    write_whole((path, buffer.getvalue()))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """What write_arrays wrote; one line if it is something else."""
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as found:
-            return dict(found)
-    except Exception as error:  # of zipfile, zlib, numpy: all mean the same here
-        raise SystemExit(
-            f"{path} is damaged ({type(error).__name__}): remove it to measure again."
-        ) from error
+        return files.read_arrays(path)
+    except ValueError as error:
+        raise SystemExit(f"{error} Remove it to measure again.") from error
 
 
 class Store:
@@ -95,7 +92,7 @@ class Store:
         """Add records, each with its `key`, and write the file."""
         new = self.rows | {row["key"]: row for row in rows}
         text = "".join(json.dumps(row) + "\n" for row in new.values())
-        write_whole(self.path, text.encode())
+        write_whole((self.path, text.encode()))
         self.rows = new
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -398,11 +395,10 @@ class Run:
     def write(self, result: dict[str, Any], **texts: str) -> None:
         """result.json, figure.png and other texts by name ("note.md" as `note`)."""
         found = plain(result)
-        made = {"figure.png": self.picture(found)}  # first: it may fail
+        made = {"result.json": f"{dumps(found)}\n".encode()}
+        made |= {"figure.png": self.picture(found)}
         made |= {f"{name}.md": text.encode() for name, text in texts.items()}
-        made |= {"result.json": f"{dumps(found)}\n".encode()}
-        for name, data in made.items():
-            write_whole(self.out / name, data)
+        write_whole(*((self.out / name, data) for name, data in made.items()))
         print(f"wrote {', '.join(made)} in {self.out}")
 
 
@@ -459,7 +455,7 @@ def start(
             raise SystemExit(f"{path} is not there: run without --redraw first.")
         with run.held():
             picture = run.picture(json.loads(path.read_text()))
-            write_whole(out / "figure.png", picture)
+            write_whole((out / "figure.png", picture))
         print(f"wrote figure.png in {out}")
         raise SystemExit(0)
     return run

@@ -461,6 +461,10 @@ def _plan():
 
 
 BAD = {
+    "another process": (
+        lambda: analysis.report(_plan(), fd.processes.flow()),
+        "plan must be built for process: at row 0 it has alpha",
+    ),
     "matrix": (
         lambda: analysis.transfer(dataclasses.replace(_plan(), matrix=True), 1.0),
         "matrices",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -385,6 +386,7 @@ def fastdiff(*words, shell="", **env):
         text=True,
         env=os.environ | env,
         cwd=Path(__file__).parents[1],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     return found.returncode, found.stdout, found.stderr
 
@@ -402,3 +404,35 @@ def test_odd_terminals():
     assert (code, err) == (0, "")
     code, out, err = fastdiff("solvers", shell="| true; echo ${PIPESTATUS[0]}")
     assert out == "141\n" and err == ""
+
+
+@pytest.mark.parametrize("module", ["jax", "typer"])
+def test_ctrl_c_while_modules_load(module, tmp_path):
+    """A module that is interrupted while it loads, also one that drops exceptions."""
+    own = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    (tmp_path / f"{module}.py").write_text(own)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    code, out, err = fastdiff("solvers", PYTHONPATH=path)
+    assert (code, out, len(err.splitlines())) == (130, "", 1)
+    assert err.startswith("error: stopped")
+
+
+def test_ctrl_c_that_python_drops():
+    """Raised in a destructor, as in jax's callback of the garbage collector."""
+    code = """
+from fastdiff_jax.cli.stop import heard
+class Dies:
+    def __del__(self):
+        raise KeyboardInterrupt
+with heard():
+    Dies()
+print("goes on")
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert (found.returncode, found.stdout) == (130, "")
+    assert found.stderr.startswith("error: stopped")

@@ -240,7 +240,7 @@ def test_new_guidance_scale_and_process_do_not_recompile_the_model():
         model = fd.models.denoiser(net, process, prediction="noise")
         guided = fd.guidance.cfg(model, scale, condition=y, null=0.0)
         fd.sample(plan, guided, x)
-    # once to check, once to trace
+    # once to see that the condition is read, once to trace
     assert len(traces) <= 2
 
 

@@ -1,5 +1,7 @@
 """DC-Solver: the paper's loop, UniPC at ratio 1, the ratio search, the regression."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,6 +197,13 @@ def test_bad_input():
         fd.tune.dc_ratios.search(MODEL, PROCESS, ts, START, START, iterations=0)
     with pytest.raises(ValueError, match="target must be the state at each step"):
         fd.tune.dc_ratios.search(MODEL, PROCESS, ts, START, START)
+    target = np.broadcast_to(START, (4, *np.shape(START)))
+    search = functools.partial(fd.tune.dc_ratios.search, MODEL, PROCESS, ts, START)
+    for wrong in ({"learning_rate": np.nan}, {"learning_rate": -1.0}, {"bound": 0.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+            search(target, **wrong)
+    with pytest.raises(ValueError, match="target must be at a finite distance"):
+        search(target * np.nan, iterations=1)
     with pytest.raises(ValueError, match="table must be pairs"):
         fd.tune.dc_ratios.fit_cascade([(1.0, [1.0, 1.0])])
     with pytest.raises(ValueError, match="theta must have shape"):

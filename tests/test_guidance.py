@@ -2,6 +2,7 @@
 
 import queue
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -96,6 +97,44 @@ def test_clip_and_threshold():
     np.testing.assert_allclose(same, 0.1 * X, rtol=1e-12)
 
 
+def deaf(x, t, y):
+    return jnp.tanh(x) + t + 0 * t * y.size  # its shape is no condition
+
+
+def by_carry(x, context, carry):
+    """Reads the condition now and uses it at the next evaluation."""
+    return x * carry[:, None], context.condition
+
+
+by_carry.initial_carry = lambda x: jnp.zeros(len(x))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_network_that_ignores_its_condition_is_refused(jit):
+    net = jax.jit(deaf) if jit else deaf
+    model = fd.models.denoiser(net, VP, prediction="data")
+    plan = fd.solvers.ddim(VP, TS)
+    guided = fd.guidance.cfg(model, condition=Y, null=0.0)
+    with pytest.raises(ValueError, match="condition must reach the prediction"):
+        fd.sample(plan, fd.transforms.clip(guided), X)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        by_carry,
+        lambda x, c, k: (jnp.where(c.condition[:, None] > 1, x, 0), k),
+        lambda x, c, k: (
+            jax.lax.fori_loop(0, c.condition.astype(int).max(), lambda _, v: v / 2, x),
+            k,
+        ),
+    ],
+)
+def test_a_condition_that_is_read_in_odd_ways_is_none_of_these(model):
+    plan = fd.solvers.ddim(VP, TS)
+    fd.sample(plan, fd.guidance.cfg(model, condition=Y, null=0.0), X)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -106,6 +145,28 @@ def test_clip_and_threshold():
         (
             lambda: fd.guidance.cfg(MODEL, condition={"y": Y}, null=0.0),
             "one structure",
+        ),
+        (
+            lambda: fd.guidance.cfg(MODEL, condition=None, null=None),
+            "condition must be an array",
+        ),
+        (
+            lambda: fd.guidance.cfg(MODEL, condition=Y, null=jnp.zeros(3)),
+            r"null must be broadcastable to condition \(4,\)",
+        ),
+        (
+            lambda: fd.guidance.cfg(
+                fd.guidance.cfg(MODEL, condition=Y, null=0.0), condition=Y, null=0.0
+            ),
+            "without guidance of its own",
+        ),
+        (
+            lambda: fd.guidance.cfg(MODEL, condition=Y[:3], null=0.0)(X, at(), None),
+            r"condition must be one per sample, \(4, ...\)",
+        ),
+        (
+            lambda: fd.guidance.cfg(MODEL, Y[:3], condition=Y, null=0.0)(X, at(), None),
+            r"scale must be one number, or one per sample \(4,\)",
         ),
         (lambda: fd.transforms.clip(MODEL, 1.0, -1.0), "high must be above low"),
         (lambda: fd.transforms.dynamic_threshold(MODEL, 1.5), r"in \(0, 1\], got 1.5"),

@@ -57,8 +57,8 @@ def test_rollout_is_the_sample_and_scores_its_own_noise(name):
     run, again, recovered = roll(plan, MODEL, X, KEY)
     want, z = drawn(plan, X, KEY)
     assert_allclose(run.sample, want, rtol=1e-12)
-    assert_allclose(run.path[-1], want, rtol=1e-12)
-    assert_allclose(run.path[0], X)
+    assert_allclose(run.path.states[-1], want, rtol=1e-12)
+    assert_allclose(run.path.states[0], X)
     c = plan.rows.noise[:, :1]
     want = -(np.asarray(z) ** 2).sum(-1) / 2 - 2 * np.log(c) - np.log(2 * np.pi)
     assert_allclose(run.log_prob, want, rtol=1e-9)
@@ -72,7 +72,8 @@ def test_recorded_noise_repeats_the_path():
     plan = make("second", 0.7)
     _, z = drawn(plan, X, KEY)
     run = policy.rollout(plan, MODEL, X, noise=z)
-    assert_allclose(run.path, roll(plan, MODEL, X, KEY)[0].path, rtol=1e-12)
+    want = roll(plan, MODEL, X, KEY)[0].path.states
+    assert_allclose(run.path.states, want, rtol=1e-12)
 
 
 def test_density_against_an_independent_loop():
@@ -140,7 +141,8 @@ def test_the_expected_score_is_zero():
 
     def per_sample(means, path):
         model = dataclasses.replace(MODEL, means=means)
-        return policy.log_prob(plan, model, path[:, None])[:, 0].sum()
+        path = jax.tree.map(lambda v: v[:, None], path)
+        return policy.log_prob(plan, model, path)[:, 0].sum()
 
     each = jax.jit(jax.vmap(jax.grad(per_sample), (None, 1)))
     got = np.asarray(each(MEANS, path))
@@ -170,8 +172,8 @@ def test_a_window_counts_and_moves_without_a_retrace():
     # rows before the window are the ODE's
     ode = fd.solvers.sde_dpmpp_2m(PROCESS, TS, tau2=0.0)
     _, states = fd.sample(ode, MODEL, X, collect=lambda state, _: state.point)
-    assert_allclose(out.path[1:4], states[:3], rtol=1e-12)
-    assert (np.abs(out.path[4] - states[3]) > 1e-3).any()
+    assert_allclose(out.path.states[1:4], states[:3], rtol=1e-12)
+    assert (np.abs(out.path.states[4] - states[3]) > 1e-3).any()
 
 
 def test_a_traced_window_makes_a_plan():
@@ -321,6 +323,14 @@ BAD = {
         "leading axis of 7",
         lambda: policy.log_prob(NOISY, MODEL, np.zeros((6, 5, 2))),
     ),
+    "another plan": (
+        "path must be of this plan's levels",
+        lambda: policy.log_prob(NOISY, MODEL, other_path()),
+    ),
+    "another process": (
+        "path must be of this plan's levels",
+        lambda: policy.noise_of(NOISY, MODEL, other_path(fd.processes.sub_vp())),
+    ),
     "outside": ("must lie in the 6 steps", lambda: policy.window(6, 4, 3, 0.5)),
     "width": ("must lie in the 6 steps", lambda: policy.window(6, 0, 0, 0.5)),
     "fraction": ("first must be a whole", lambda: policy.window(6, 1.5, 2, 0.5)),
@@ -362,6 +372,13 @@ def with_kept_noise():
     return fd.plan.build(lv.starts, lv.end, [(0, ahead), (1, 1.0 * z)])
 
 
+def other_path(process=PROCESS):
+    """As many rows, on a grid that ends elsewhere or of another process."""
+    ts = TS if process is not PROCESS else TS * np.linspace(0.99, 1, len(TS))[::-1]
+    plan = fd.solvers.sde_dpmpp_1(process, ts, tau2=1.0)
+    return policy.rollout(plan, halves, X, KEY).path
+
+
 def with_start():
     return dataclasses.replace(NOISY, start=fd.plan.Start(np.array([2.0])))
 
@@ -376,3 +393,15 @@ def test_bad_input(name):
 def test_traced_rows_that_end_no_step_give_nan():
     plan = fd.solvers.dpm2_ancestral(PROCESS, TS)
     assert np.isnan(roll(plan, MODEL, X, KEY)[0].log_prob).all()
+
+
+def test_levels_of_a_path_are_those_of_a_minibatch_and_traced_ones_give_nan():
+    path = policy.rollout(NOISY, MODEL, X, KEY).path
+    score = jax.jit(partial(policy.log_prob, NOISY, MODEL))
+    part = jax.tree.map(lambda v: v[:, 1:3], path)
+    assert_allclose(score(part), score(path)[:, 1:3], rtol=1e-12)
+    assert np.isnan(score(other_path())).all()
+    single = policy.rollout(NOISY, halves, {"a": X[0], "c": 1.0}, KEY).path
+    assert single.sigma.shape == (len(TS),)
+    narrow = jax.tree.map(np.float32, path)
+    assert np.isfinite(score(narrow)).all()

@@ -198,3 +198,9 @@ def test_processes_of_as_many_constants_are_different_trees():
         ".beta_min",
         ".beta_max",
     ]
+
+
+@pytest.mark.parametrize("time", [None, "a", {}, 1j, np.array([0.5, 1j])])
+def test_a_time_that_is_no_number(time):
+    with pytest.raises(ValueError, match="a time or a level must be a real number"):
+        fd.processes.vp_linear().alpha(time)

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import plan as plans
 from ..guards import checked, must, within
+from ..numerics import stray
 from ..typing import ArrayLike, Finite, Process
 from .conditions import Conditions, order_conditions
 from .gaussian import Constant, GaussianError, constant, gaussian_error, transfer
@@ -136,7 +137,7 @@ def report(
         The report; `print` it, or give several to `plots.plot_analysis`.
 
     Raises:
-        ValueError: per-element, tree or matrix weights.
+        ValueError: per-element, tree or matrix weights, or a plan of another process.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -147,6 +148,13 @@ def report(
         (8, 1)
     """
     plan = numeric(plan)
+    found = stray(process, plan.rows.level)
+    if found is not None:
+        row, _, name, has, own = found
+        raise ValueError(
+            f"plan must be built for process: at row {row} it has {name} = {has:.6g}, "
+            f"and {type(process).__name__} has {own:.6g}."
+        )
     if np.ndim(variance) > 1 or not np.size(variance):
         raise must("variance", "a number or numbers (V,)", variance)
     if np.shape(mean) not in ((), np.shape(variance)):

@@ -2,18 +2,22 @@
 
 import sys
 
+from .stop import heard, loading
+
 __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; every error is one line on stderr and a non-zero exit."""
     try:
-        from .app import run
+        with loading():
+            import jax as jax
+
+            from .app import run
     except ImportError as error:  # typer or rich
         fix = 'the command line needs `pip install "fastdiff-jax[cli]"`.'
         print(f"error: {error}; {fix}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("error: stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
-    raise SystemExit(run(argv))
+    with heard():
+        code = run(argv)
+    raise SystemExit(code)

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from . import plan, sample, solvers
+from .stop import STOPPED
 
 __all__ = ["app", "run"]
 
-STOPPED, PIPE = 130, 141  # as the shell's own, 128 + signal
+PIPE = 141  # as the shell's own, 128 + signal
 DEBUG = "FASTDIFF_TRACEBACK"
 
 app = typer.Typer(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..guards import checked, in_domain
 from ..hooks import answer, carry_of
+from ..numerics import check_times
 from ..plan import Level
 from ..states import like_state, real_dtype
 from ..typing import Array, Context, Denoiser, Process, PyTree
@@ -159,7 +160,8 @@ def interval(
         (t0, t1) for `diffrax.diffeqsolve`.
 
     Raises:
-        ValueError: an unknown variable, or one that is infinite at an end.
+        ValueError: an unknown variable, or one that is infinite at an end; times that
+            do not fall, or leave the process' domain.
 
     Example:
         >>> import fastdiff_jax as fd
@@ -172,6 +174,7 @@ def interval(
     start = process.start if start is None else start
     end = process.end if end is None else end
     times = np.asarray([start, end], np.float64)
+    check_times(process, times, "[start, end]", strict=True)
     if variable == "half_log_snr":
         ends = process.half_log_snr(times)
     else:

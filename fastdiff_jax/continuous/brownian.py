@@ -91,8 +91,6 @@ def brownian(
     """
     t0, t1 = interval(process, start, end)
     tol = (t1 - t0) / 2**14 if tol is None else tol
-    if not t0 < t1:
-        raise must("end", "nearer to the data than start", end)
     if not 0 < tol < t1 - t0:
         raise must("tol", f"in (0, {t1 - t0:.3g}), less than the whole", tol)
     if not (isinstance(levy_area, type) and hasattr(levy_area, "__dataclass_fields__")):

@@ -34,7 +34,7 @@ class AdaptiveInfo(NamedTuple):
         nfe: model evaluations that the sample's own steps used.
         accepted, rejected: trial steps.
         failed: the end was not reached within `max_evaluations`; the sample is then
-            the last accepted one, at a level noisier than asked for.
+            NaN, since what was reached stands at a noisier level than asked for.
     """
 
     nfe: Array
@@ -404,7 +404,9 @@ def _solve(
     if p.settings.denoise:
         x, _ = p.denoised(x, p.level(final.time), nfe, final.carry)
         nfe = nfe + 1
-    return x, AdaptiveInfo(nfe, final.accepted, final.rejected, ~final.done)
+    failed = ~final.done
+    x = jax.tree.map(lambda v: jnp.where(failed, jnp.nan, v), x)
+    return x, AdaptiveInfo(nfe, final.accepted, final.rejected, failed)
 
 
 def _rms(scaled: PyTree, batched: bool) -> Array:

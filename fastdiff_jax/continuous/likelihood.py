@@ -209,8 +209,9 @@ def bits_per_dim(
         raise ValueError(f"high must be above low, got {low=}, {high=}.")
     positive(bins=bins)
     size = math.prod(shape)
-    if size < 1:
-        raise ValueError(f"shape must hold at least one element, got {shape}.")
+    if not shape or min(shape) < 1:
+        fix = "One number per sample is (1,)."
+        raise must("shape", "that of one sample, sizes >= 1", shape, fix)
     _, (nats,) = as_float(log_prob)
     return -nats / (size * math.log(2)) + math.log2(bins / (high - low))
 

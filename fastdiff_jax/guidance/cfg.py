@@ -8,6 +8,7 @@ al. 2024 (2404.07724): outside it the scale is 1.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 
 from ..guards import checked, must, within
 from ..hooks import Wrapped, carry_of
-from ..states import per_sample
+from ..states import arrays, per_sample
 from ..trees import concrete, pytree
 from ..typing import Array, ArrayLike, Context, Denoiser, Extended, PyTree
 
@@ -50,24 +51,42 @@ class Guided(Wrapped):
     ) -> tuple[PyTree, PyTree]:
         """The guided prediction, or (guided, conditional, unconditional)."""
         batch = jax.tree.leaves(x)[0].shape[0]
+        self._fits(batch)
         both = jax.tree.map(
             lambda c, n: jnp.concatenate([c, jnp.broadcast_to(n, c.shape)]),
             self.condition,
             self.null,
         )
         twice = context._replace(
-            condition=both,
             time=_double(context.time, batch),
             alpha=_double(context.alpha, batch),
             sigma=_double(context.sigma, batch),
         )
         doubled = jax.tree.map(lambda v: jnp.concatenate([v, v]), x)
-        out, carry = self.inner(doubled, twice, carry)
+
+        def evaluate(condition: PyTree) -> tuple[PyTree, PyTree]:
+            return self.inner(doubled, twice._replace(condition=condition), carry)
+
+        if not concrete(x) and _ignored(evaluate, both):
+            raise ValueError(
+                "condition must reach the prediction, and this network ignores it: "
+                "guidance would change nothing. Read context.condition, or with "
+                "fd.models.denoiser the last argument of fn(x, t, condition)."
+            )
+        out, carry = evaluate(both)
         cond = jax.tree.map(lambda v: v[:batch], out)
         null = jax.tree.map(lambda v: v[batch:], out)
         scale = self._scale(context)
         guided = jax.tree.map(lambda c, n: _guide(c, n, scale), cond, null)
         return ((guided, cond, null) if self.outputs else guided), carry
+
+    def _fits(self, batch: int) -> None:
+        """One condition per sample, and one scale for all or for each."""
+        for leaf in jax.tree.leaves(self.condition):
+            if leaf.shape[:1] != (batch,):
+                raise must("condition", f"one per sample, ({batch}, ...)", leaf)
+        if np.shape(self.scale) not in ((), (batch,)):
+            raise must("scale", f"one number, or one per sample ({batch},)", self.scale)
 
     def _scale(self, context: Context) -> Array:
         """The row's scale: controls win, 1 outside the interval."""
@@ -91,6 +110,19 @@ class Guided(Wrapped):
     def gives(self) -> tuple[str, ...] | None:
         """The data prediction, with `outputs` the two it is made of as well."""
         return ("data", "conditional", "unconditional") if self.outputs else None
+
+
+def _ignored(evaluate: Callable[[PyTree], Any], condition: PyTree) -> bool:
+    """Whether the result is the same for every condition: traced, nothing is run.
+
+    vmap knows what an axis of the input has reached, and refuses to return it once.
+    """
+    lead = lambda v: jax.ShapeDtypeStruct((1, *v.shape), v.dtype)  # noqa: E731
+    try:
+        jax.eval_shape(jax.vmap(evaluate, out_axes=None), jax.tree.map(lead, condition))
+    except Exception:  # it is reached; or else the evaluation itself will say why
+        return False
+    return True
 
 
 def _guide(cond: Array, null: Array, scale: Array) -> Array:
@@ -136,7 +168,9 @@ def cfg(
             that integrate several.
 
     Raises:
-        ValueError: an interval that is empty, or structures that differ.
+        ValueError: an interval that is empty, structures or shapes that differ, or a
+            guided denoiser; in a run, not one condition per sample; when a run is
+            compiled, a network whose prediction the condition does not reach.
 
     Example:
         >>> import jax.numpy as jnp, fastdiff_jax as fd
@@ -145,6 +179,9 @@ def cfg(
         >>> y = jnp.ones(4)
         >>> guided = cfg(net, 3.0, condition=y, null=0.0)
     """
+    if isinstance(denoiser, Guided):
+        raise must("denoiser", "without guidance of its own", denoiser)
+    arrays("condition", condition)
     if jax.tree.structure(condition) != jax.tree.structure(null):
         raise ValueError(
             "condition and null must have one structure, got "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import read_bytes
 from ..guards import checked
 from ._classes import CLASSES, base
 from ._flaws import check_flaws
@@ -29,9 +30,9 @@ def load(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any
     """The contents of a config."""
     if isinstance(config, Mapping):
         return config
-    path = Path(config)
-    try:
-        found = json.loads(path.read_text(), object_pairs_hook=_once)
+    data, path = read_bytes(config), Path(config)
+    try:  # not files.read_json: these files hold -Infinity
+        found = json.loads(data.decode(), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
     if not isinstance(found, dict):

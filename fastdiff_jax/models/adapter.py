@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..guards import checked, must
-from ..numerics import PREDICTIONS, to_data
+from ..numerics import PREDICTIONS, stray, to_data
 from ..states import align, like_state, real_dtype
 from ..trees import concrete, pytree
 from ..typing import Array, Context, DType, Process, PyTree
@@ -107,18 +107,15 @@ def _check_process(process: Any, level: Any, controls: PyTree) -> None:
     told = isinstance(controls, dict) and "model_time" in controls
     if process is None or told or not concrete(process):
         return
-    host = jax.tree.map(np.asarray, process)
-    found = np.asarray(host.alpha(level.time)), np.asarray(host.sigma(level.time))
-    for name, own, has in zip(("alpha", "sigma"), found, level[1:], strict=True):
-        off = ~(np.abs(own - has) <= 1e-6 * (1 + np.abs(has)))
-        if off.any():
-            at = tuple(int(i) for i in np.argwhere(off)[0])
-            raise ValueError(
-                f"plan must be built for the model's process: at row {at[0]}, time "
-                f"{level.time[at]:.6g}, the plan has {name} = {has[at]:.6g} and "
-                f"{type(process).__name__} has {own[at]:.6g}. Build both with one "
-                "process, or give the network its times as controls['model_time']."
-            )
+    found = stray(jax.tree.map(np.asarray, process), level)
+    if found is not None:
+        row, time, name, has, own = found
+        raise ValueError(
+            f"plan must be built for the model's process: at row {row}, time "
+            f"{time:.6g}, the plan has {name} = {has:.6g} and "
+            f"{type(process).__name__} has {own:.6g}. Build both with one process, or "
+            "give the network its times as controls['model_time']."
+        )
 
 
 @checked

@@ -107,7 +107,7 @@ def gaussian_mixture(
         raise ValueError(
             f"weights must be (K,) and means (K, ...), got {w.shape} and {m.shape}."
         )
-    if not (w > 0).all():
+    if not (w.size and (w > 0).all()):
         raise ValueError(f"weights must be > 0, got {w.tolist()}.")
     if (variances is None) == (covariances is None):
         raise ValueError("give either variances or covariances.")
@@ -149,6 +149,8 @@ def gaussian(
         covariance: full, (d, d), for a mean of shape (d,).
     """
     if covariance is not None:
+        if variance is not None:
+            raise ValueError("give either variance or covariance.")
         covariance = np.asarray(covariance, np.float64)
         mean = np.broadcast_to(np.asarray(mean, np.float64), covariance.shape[:1])
         return gaussian_mixture([1.0], mean[None], covariances=covariance[None])

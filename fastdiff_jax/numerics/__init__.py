@@ -15,6 +15,7 @@ from .levels import Levels as Levels
 from .levels import between as between
 from .levels import check_times as check_times
 from .levels import levels as levels
+from .levels import stray as stray
 from .levels import with_clean as with_clean
 from .predictions import PREDICTIONS as PREDICTIONS
 from .predictions import Basis as Basis

@@ -9,7 +9,8 @@ from ..guards import checked
 from ..typing import Array, ArrayLike, Process, PyTree
 from .arrays import as_float, namespace
 
-__all__ = ["Level", "Levels", "between", "check_times", "levels", "with_clean"]
+__all__ = ["Level", "Levels", "between", "check_times", "levels", "stray"]
+__all__ += ["with_clean"]
 
 
 class Level(NamedTuple):
@@ -190,3 +191,18 @@ def check_times(
                 f"{name} must lie in [{low:g}, {high:g}], the domain of "
                 f"{type(process).__name__}; got {value:.17g}. Clip or rescale the grid."
             )
+
+
+def stray(process: Any, level: Level) -> tuple[int, float, str, float, float] | None:
+    """The first row whose level is not the process' at its time; None if all are.
+
+    Returns:
+        (row, time, "alpha" or "sigma", what the level has, what the process has).
+    """
+    for name, has in zip(("alpha", "sigma"), level[1:], strict=True):
+        own = np.asarray(getattr(process, name)(level.time))
+        off = ~(np.abs(own - has) <= 1e-6 * (1 + np.abs(has)))
+        if off.any():
+            at = tuple(int(i) for i in np.argwhere(off)[0])
+            return at[0], float(level.time[at]), name, float(has[at]), float(own[at])
+    return None

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, within
 from ..numerics import as_float, namespace
 from ..typing import ArrayLike, Finite, PyTree
 from .builders import Lines, axes_of
@@ -60,6 +60,7 @@ def analytic_first_step(
     Reference: Dockhorn et al. 2022 (2210.05475).
     """
     start = _startable(plan, "analytic_first_step")
+    within("(-inf, inf)", mean=mean)
     full, answer = dense(whole(plan, True)), _prediction(plan.rows.level, rule, mean)
     like = jax.tree.structure(plan.rows.registers)
     given = [

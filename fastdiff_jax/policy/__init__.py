@@ -9,6 +9,7 @@ from .log_prob import noise_of as noise_of
 from .log_prob import ppo_loss as ppo_loss
 from .log_prob import ratio as ratio
 from .log_prob import rollout as rollout
+from .paths import Path as Path
 from .windows import flow_grpo_tau2 as flow_grpo_tau2
 from .windows import window as window
 from .windows import window_at as window_at

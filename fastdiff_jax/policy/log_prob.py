@@ -24,6 +24,7 @@ from ..noise.streams import needed, normal
 from ..plan import Plan, Row
 from ..states import arrays, floating
 from ..typing import Array, ArrayLike, Denoiser, Key, PyTree
+from .paths import Path, levels_agree, path_of
 
 __all__ = ["Rollout", "log_prob", "noise_of", "ppo_loss", "ratio", "rollout"]
 
@@ -33,14 +34,13 @@ class Rollout(NamedTuple):
 
     Attributes:
         sample: the result, a tree like x.
-        path: the states, a tree like x with a leading axis of rows + 1: x first, the
-            sample last.
+        path: the states, x first and the sample last, and their levels, a `Path`.
         log_prob: (rows, B), or (rows,) for a single sample; a constant, without
             gradient.
     """
 
     sample: PyTree
-    path: PyTree
+    path: Path
     log_prob: Array
 
 
@@ -104,6 +104,7 @@ def rollout(
 
     last, (states, scores) = jax.lax.scan(body, first, (plan.rows, noise))
     path = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first.point, states)
+    path = path_of(plan, path)
     return Rollout(last.point, path, jax.lax.stop_gradient(trusted(plan, scores)))
 
 
@@ -122,7 +123,7 @@ def _recorded(plan: Plan, noise: PyTree, like: PyTree) -> None:
 def log_prob(
     plan: Plan,
     denoiser: Denoiser,
-    path: PyTree,
+    path: Path | PyTree,
     *,
     mean: bool = False,
     checkpoint: bool = False,
@@ -136,7 +137,8 @@ def log_prob(
     Args:
         plan: the plan of the rollout.
         denoiser: the same with other parameters.
-        path: from `rollout`, leaves (rows + 1, B, ...).
+        path: from `rollout`, all of its leaves (rows + 1, B, ...). A bare tree of
+            states is taken for one at the plan's levels.
         mean: average over the elements instead of adding up. In float32 a sum over d
             elements carries a rounding error of about 1e-7 d.
         checkpoint: in reverse mode, evaluate the rows again instead of storing them.
@@ -145,7 +147,8 @@ def log_prob(
         (rows, B), or (rows,) for a single sample; 0 in rows without noise.
 
     Raises:
-        ValueError: as `rollout`, or a path of another length.
+        ValueError: as `rollout`, or a path of another length or at other levels; if
+            the levels are traced, the result is NaN.
 
     Example:
         >>> import jax, fastdiff_jax as fd
@@ -166,7 +169,7 @@ def log_prob(
 
 
 @checked
-def noise_of(plan: Plan, denoiser: Denoiser, path: PyTree) -> PyTree:
+def noise_of(plan: Plan, denoiser: Denoiser, path: Path | PyTree) -> PyTree:
     """The noise that takes the denoiser along a path, z = (x_{i+1} - mean_i) / c_i.
 
     Args:
@@ -257,7 +260,7 @@ def ppo_loss(
 
 
 def _along(
-    plan: Plan, denoiser: Denoiser, path: PyTree, read: Any, checkpoint: bool
+    plan: Plan, denoiser: Denoiser, path: Path | PyTree, read: Any, checkpoint: bool
 ) -> Any:
     """read(row, next state, its mean) for every row, given the path up to it."""
     arrays("path", path)
@@ -267,7 +270,8 @@ def _along(
             f"path must have a leading axis of {plan.length + 1} states (the plan's "
             f"rows and the start), got {sorted(lengths)}. Pass rollout(...).path."
         )
-    path = floating(path)
+    agree = levels_agree(plan, path) if isinstance(path, Path) else True
+    path = floating(path.states if isinstance(path, Path) else path)
     here, there = (
         jax.tree.map(lambda v, s=s: v[s], path) for s in (slice(-1), slice(1, None))
     )
@@ -280,4 +284,5 @@ def _along(
         return after, read(row, reached, after.point)
 
     body = jax.checkpoint(body) if checkpoint else body
-    return jax.lax.scan(body, first, (plan.rows, here, there))[1]
+    found = jax.lax.scan(body, first, (plan.rows, here, there))[1]
+    return jax.tree.map(lambda v: jnp.where(agree, v, jnp.nan), found)

@@ -151,7 +151,8 @@ def search(
         Search; its `ratios` go to `solvers.dc_solver(process, ts, ratios, **options)`.
 
     Raises:
-        ValueError: a target without a state per step, or iterations < 1.
+        ValueError: a target without a state per step or with NaN, iterations < 1, or a
+            learning rate or bound that is not > 0.
     """
     ts, x = levels(process, ts).time, floating(x)
     steps = len(ts) - 1
@@ -176,6 +177,11 @@ def search(
         goal = jax.tree.map(lambda v, i=i: v[i], target)
         state, ratio, *found = walk(state, ratios, i, goal, bool(live[i]))
         ratios[i], errors[i], plain[i] = float(ratio), *map(float, found)
+        if not np.isfinite(plain[i]):
+            raise ValueError(
+                f"target must be at a finite distance, and after step {i} it is not: "
+                "is there a NaN in it, in x or in what the denoiser returns?"
+            )
         if progress is not None:
             progress(i + 1, steps)
     return Search(ratios, errors, plain)

@@ -47,9 +47,11 @@ def dpmpp_sde(
         ts: times, non-increasing, shape (N + 1,).
         tau2: 0 = ODE, 1 = the reverse SDE; a scalar or one per step, shape (N,).
         r: fraction of the step, in half log-SNR, where the stage stands.
-        compat: the published step: the ancestral split with eta = sqrt(tau2) <= 1,
-            and a stage and a step whose noises are independent. Of order 1 if tau2 is
-            neither 0 nor 1, and less accurate at 1.
+        compat: the published weights: the ancestral split with eta = sqrt(tau2) <= 1,
+            with a noise of its own for the stage, independent of the step's, as where
+            a `noise_sampler` without memory is given. Its law is of order 1 for every
+            tau2 > 0. k-diffusion by default takes both noises from one Brownian path
+            in sigma: `fd.interop` reads DPMSolverSDEScheduler so.
         s_noise: factor of the noise.
 
     Returns:

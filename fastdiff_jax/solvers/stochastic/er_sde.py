@@ -167,7 +167,7 @@ def _check(g: Array, lv: Levels) -> None:
         at = tuple(int(i) for i in np.argwhere(~((g > 0) & np.isfinite(g)) & inside)[0])
         raise ValueError(
             "phi must be positive and finite on the grid; it is not at sigma / alpha = "
-            f"{lv.rho[at]:g}. Use e.g. phi=lambda rho: rho**2."
+            f"{lv.rho[at]:g}. Use e.g. phi=lambda rho: rho**2, and eta of order 1."
         )
     rising = g[1:] > g[:-1] * (1 + 1e-12)
     if rising.any():
