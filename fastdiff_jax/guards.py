@@ -233,9 +233,12 @@ def _key(value: Any) -> Any:
         raise _Wrong("a random key of jax", fix)
     if _is_key(value):
         return value
-    if value.dtype != np.uint32 or not value.ndim or value.shape[-1] not in (2, 4):
+    if value.dtype != np.uint32:
         raise _Wrong("a random key of jax", fix)
-    return value
+    try:  # here, as a compiled program would not see another jax_default_prng_impl
+        return jax.random.wrap_key_data(jax.numpy.asarray(value))
+    except TypeError:
+        raise _Wrong("a random key of the kind jax_default_prng_impl", fix) from None
 
 
 def _process(value: Any, methods: tuple[str, ...] = _LEVELS) -> Any:
