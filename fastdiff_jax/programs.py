@@ -304,8 +304,8 @@ class compiled:  # noqa: N801  a decorator
         out = program(*args, **options)
         if self.traces != before:  # what a trace itself leaves is no change
             look = _Look(self._parts(args, options))
+        self.own.pop(key, None)  # to the end, at once: other threads do the same
         self.own[key] = (look.tokens, program)
-        self.own.move_to_end(key)
         while len(self.own) > _KEPT:
             self.own.popitem(last=False)
         return out
