@@ -12,6 +12,7 @@ import hashlib
 import pickle
 import random
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any
 import jax
 import jax.core
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from .trees import as_tree
 
@@ -27,6 +29,7 @@ __all__ = ["compiled"]
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype)
 _RANDOM = (np.random.Generator, np.random.RandomState, random.Random)
+_KEYS = jax.dtypes.prng_key
 _MANY = 100_000  # things looked at before a function counts as always new
 _KEPT = 64  # programs of plain functions, the latest used
 
@@ -192,6 +195,39 @@ def _drawn(generators: list[Any]) -> list[bytes]:
     return [pickle.dumps(state(g)) for g in generators]
 
 
+def _varies(function: Callable, args: tuple) -> bool:
+    """Whether what was drawn while tracing is a function's own.
+
+    Draws of another thread leave no number in the traces: they are all alike.
+    """
+    if threading.active_count() == 1:
+        return True
+    return len({tuple(_trace(function, args)) for _ in range(8)}) > 1
+
+
+def _trace(function: Callable, args: tuple) -> Iterator[Any]:
+    """The operations of a function, and the numbers in it."""
+    anew = functools.partial(function)  # jax keeps the trace of a function it knows
+    todo: list[Any] = [jax.make_jaxpr(anew)(*args)]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, ClosedJaxpr):
+            yield from map(_number, part.consts)
+            part = part.jaxpr
+        for eqn in part.eqns:
+            yield eqn.primitive.name
+            yield from (_number(v.val) for v in eqn.invars if isinstance(v, Literal))
+            inner = jax.tree.leaves(list(eqn.params.values()))
+            todo += [v for v in inner if isinstance(v, ClosedJaxpr | Jaxpr)]
+
+
+def _number(value: Any) -> Any:
+    """A constant's bytes; what is no array of numbers is the same in every trace."""
+    kind = getattr(value, "dtype", np.dtype(float))
+    opaque = isinstance(value, jax.core.Tracer) or jax.numpy.issubdtype(kind, _KEYS)
+    return None if opaque else np.asarray(value).tobytes()
+
+
 def _constants(structure: Any) -> Iterator[Any]:
     """What the nodes of a tree hold beside their leaves."""
     found = structure.node_data()
@@ -231,7 +267,8 @@ class compiled:  # noqa: N801  a decorator
         generators = _Look(self._parts(args, options)).generators
         before = _drawn(generators)
         out = self.plain(*args, **options)
-        if _drawn(generators) != before:
+        plain = functools.partial(self.plain, **options)
+        if _drawn(generators) != before and _varies(plain, args):
             raise ValueError(
                 "a function of this run draws random numbers on the host (numpy or "
                 "random): compiled, they would be drawn once and used for ever. Draw "
@@ -267,8 +304,8 @@ class compiled:  # noqa: N801  a decorator
         out = program(*args, **options)
         if self.traces != before:  # what a trace itself leaves is no change
             look = _Look(self._parts(args, options))
+        self.own.pop(key, None)  # to the end, at once: other threads do the same
         self.own[key] = (look.tokens, program)
-        self.own.move_to_end(key)
         while len(self.own) > _KEPT:
             self.own.popitem(last=False)
         return out

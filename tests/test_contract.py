@@ -169,15 +169,6 @@ def test_vmap_jit_and_steps_by_hand_agree(name):
     close(state.point, whole)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddim", "unipc", "edm_heun", "seeds"])
-def test_with_and_without_jit(name):
-    plan, x, key = loud(name), batch(), jax.random.key(4)
-    want = fd.sample(plan, square, x, key=key)
-    with jax.disable_jit():
-        close(fd.sample(plan, square, x, key=key), want, rtol=1e-11)
-
-
 def plans_of(name):
     """A solver's plans without noise, on other processes, grids and lengths."""
     if name in NEEDY:

@@ -152,11 +152,11 @@ def elementwise(plan, shape):
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_3m", "unipc", "edm_heun"])
-def test_array_weights_that_are_all_equal_are_the_scalar_plan_bit_for_bit(name):
+def test_array_weights_that_are_all_equal_are_the_scalar_plan(name):
+    """But for roundings: two compiled programs."""
     plan, x = fd.solvers.SOLVERS[name].build(VP, TS), start()
-    np.testing.assert_array_equal(
-        fd.sample(elementwise(plan, (3,)), net, x), fd.sample(plan, net, x)
-    )
+    wide = fd.sample(elementwise(plan, (3,)), net, x)
+    np.testing.assert_allclose(wide, fd.sample(plan, net, x), rtol=1e-14, atol=1e-15)
 
 
 @pytest.mark.slow

@@ -209,3 +209,13 @@ def test_one_long_step():
 def test_bad_input(options, message):
     with pytest.raises(ValueError, match=message):
         er(VP, m.times_between(VP, 4), **options)
+
+
+def test_single_precision_times_give_the_last_step():
+    """Weights at sigma = 0 read g at its limit: no number of float64 in them."""
+    ts = fd.grids.log_snr(VP, 3, to_zero=True)
+    want = fd.solvers.er_sde(VP, ts, order=1)
+    with jax.enable_x64(False):
+        got = jax.jit(lambda ts: fd.solvers.er_sde(VP, ts, order=1))(jnp.asarray(ts))
+    for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)

@@ -125,7 +125,7 @@ def test_replay_is_sample(make):
     z = rng.normal(size=(plan.length + 1, 3, 2)) if plan.stochastic else None
     got = fd.plan.replay(plan, lambda x, _: np.tanh(x), x, z)
     want = fd.sample(plan, lambda x, c, k: (jax.numpy.tanh(x), k), x, noise=z)
-    np.testing.assert_allclose(got, want, rtol=1e-13)
+    np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("make", [churned, lambda: fd.solvers.ddim(VP, TS, eta=1.0)])

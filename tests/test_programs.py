@@ -1,6 +1,8 @@
 """Compiled runs never hold stale constants: sampled every epoch, however written."""
 
 import functools
+import threading
+import time
 import warnings
 
 import jax
@@ -218,6 +220,33 @@ def test_host_randomness_is_refused():
     with pytest.raises(ValueError, match="draws random numbers on the host"):
         fd.sample(PLAN, lambda x, c, k: (x + np.random.rand(), k), X)
     fd.sample(NOISY, model, X, noise=lambda row, like: jnp.zeros_like(like))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_another_thread_draws_meanwhile_is_not_the_functions_own(own):
+    done = threading.Event()
+
+    def loader():  # as one that shuffles data
+        while not done.is_set():
+            np.random.rand()
+            time.sleep(1e-4)
+
+    def denoiser(x, context, carry):
+        time.sleep(0.01)  # the other one draws here
+        noise = np.random.rand() if own else 0.5
+        return jax.jit(lambda v: v * jnp.cos(noise))(x), carry
+
+    thread = threading.Thread(target=loader)
+    thread.start()
+    try:
+        if own:
+            with pytest.raises(ValueError, match="draws random numbers on the host"):
+                fd.sample(PLAN, denoiser, X)
+        else:
+            assert np.isfinite(fd.sample(PLAN, denoiser, X)).all()
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_what_is_traced_outside_goes_in():

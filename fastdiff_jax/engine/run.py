@@ -125,8 +125,8 @@ def _reached(plan: Plan, x: PyTree) -> Level:
     return level_of(Level(*jax.tree.map(shifted, plan.rows.level, plan.end)), x)
 
 
-_failed: list[tuple[str, Exception]] = []
-"""What functions on the host raised, until the run is back."""
+_failed: dict[Callable, tuple[str, Exception]] = {}
+"""What functions on the host raised first, until the run that calls them is back."""
 
 
 def _tell(name: str, function: Callable, total: int, row: Array, *v: PyTree) -> None:
@@ -134,16 +134,15 @@ def _tell(name: str, function: Callable, total: int, row: Array, *v: PyTree) -> 
         try:
             function(int(i) + 1, total, *values)
         except Exception as error:  # raised in a thread of jax' it would be lost
-            _failed.append((name, error))
+            _failed.setdefault(function, (name, error))
 
     jax.debug.callback(tell, row, *v, ordered=True)
 
 
-def _raise_failed() -> None:
-    """Raise what a function on the host raised."""
+def _raise_failed(told: tuple) -> None:
+    """Raise what one of a run's own functions on the host raised."""
     jax.effects_barrier()
-    if _failed:
-        (name, error), _failed[:] = _failed[0], []
+    for name, error in filter(None, [_failed.pop(f, None) for f in told]):
         raise ValueError(
             f"{name} must not raise, it raised {type(error).__name__}: {error}"
         ) from error
@@ -294,7 +293,7 @@ def sample(
     options, told = _Options(collect, checkpoint), _Told(progress, preview)
     out = _compiled(plan, parts, x, key, options=options, told=told)
     if told != _Told() and concrete(out):
-        _raise_failed()
+        _raise_failed(told)
     return out
 
 

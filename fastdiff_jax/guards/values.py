@@ -148,9 +148,12 @@ def key(value: Any) -> Any:
         raise Wrong("a random key of jax", fix)
     if is_key(value):
         return value
-    if value.dtype != np.uint32 or not value.ndim or value.shape[-1] not in (2, 4):
+    if value.dtype != np.uint32:
         raise Wrong("a random key of jax", fix)
-    return value
+    try:  # here, as a compiled program would not see another jax_default_prng_impl
+        return jax.random.wrap_key_data(jax.numpy.asarray(value))
+    except TypeError:
+        raise Wrong("a random key of the kind jax_default_prng_impl", fix) from None
 
 
 def process(value: Any, methods: tuple[str, ...] = LEVELS) -> Any:

@@ -20,8 +20,6 @@ PRIOR, START, _SIDE, PATH = 2**32 - 1, 2**32 - 2, 2**32 - 3, 2**32 - 4
 @checked
 def keys_of(key: Key, x: PyTree) -> Key:
     """One key per sample: given, or sample i's is fold_in(key, i)."""
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
     batch = batch_of(shaped("x", x))
     if key.ndim == 0:
         if batch is None:

@@ -338,8 +338,6 @@ class _Run:
         batch: int,
         controls: PyTree,
     ):
-        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            key = jax.random.wrap_key_data(key)
         self.denoiser, self.data, self.lam = as_tree(denoiser), data, lam
         self.key, self.batch, self.controls = key, batch, controls
         dtype = np.promote_types(data.dtype, np.float32)

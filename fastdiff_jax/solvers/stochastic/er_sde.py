@@ -34,7 +34,6 @@ __all__ = ["er_sde"]
 Phi = Callable[[Array], Array]
 _NODES = 64  # of the integrals of 1 / g in log rho: 1e-14 on a step of length 8
 _ROUNDING = 1e-14  # of 1 - q^2: phi = 3 rho draws no noise
-_TINY, _HUGE = 1e-150, 1e150  # where g is read for its limits at rho = 0 and infinity
 
 
 @solver(
@@ -152,7 +151,8 @@ def _gain(phi: Phi | int, lv: Levels, eta: float) -> Phi:
 
     def gain(rho: Array) -> Array:
         xp = namespace(rho)
-        safe = xp.clip(rho, _TINY, _HUGE)
+        tiny = np.finfo(rho.dtype).tiny ** 0.5  # for the limits at rho = 0, infinity
+        safe = xp.clip(rho, tiny, 1 / tiny)
         with np.errstate(over="ignore", under="ignore"):
             return (phi(safe) / safe) ** eta
 
