@@ -115,7 +115,7 @@ def centre_of(process: Process) -> Any:
 
 
 @checked
-def spread_over(y: PyTree, x: PyTree, k: ArrayLike = 1.0) -> PyTree:
+def spread_over(y: PyTree, x: PyTree, k: float = 1.0) -> PyTree:
     """K y with the shapes and dtypes of x: leaves of y broadcast against those of x."""
     shaped("x", x)
     y = spread(arrays("y", y), x, "y")

@@ -121,6 +121,7 @@ REASONS = [
         ("analysis.report", "families", "(),empty array", "none of them"),
         ("analysis.guidance_limit", "bound", "2.5,1e9", "any bound"),
         ("analysis.guidance_limit", "upper", "2.5,1e9", "any end of the search"),
+        ("continuous.brownian", "like", "*array,nan jax", "its shape and dtype"),
         ("continuous.*", "[ar]tol", "2.5,1e9", "any positive tolerance"),
         ("continuous.*", "h_init", "2.5,1e9", "any positive step"),
         ("continuous.brownian", "tol", "2.5", "less than the whole"),

@@ -18,6 +18,7 @@ Numbers of concrete jax arrays become NumPy's; traced ones pass.
 
 from .annotations import checked as checked
 from .limits import bounded as bounded
+from .limits import broadcasts as broadcasts
 from .limits import in_domain as in_domain
 from .limits import positive as positive
 from .limits import within as within

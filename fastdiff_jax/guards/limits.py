@@ -8,7 +8,7 @@ import numpy as np
 from .refusals import Wrong, must
 from .values import traced, whole
 
-__all__ = ["bounded", "in_domain", "positive", "within"]
+__all__ = ["bounded", "broadcasts", "in_domain", "positive", "within"]
 
 
 def within(interval: str, **values: Any) -> None:
@@ -60,6 +60,14 @@ def in_domain(process: Any, **times: Any) -> None:
         if not low <= float(value) <= high:
             rule = f"in [{low:g}, {high:g}], the domain of {type(process).__name__}"
             raise must(name, rule, value)
+
+
+def broadcasts(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a value broadcasts to a shape, and does not widen it."""
+    try:
+        return np.broadcast_shapes(np.shape(value), shape) == tuple(shape)
+    except ValueError:
+        return False
 
 
 def bounded(

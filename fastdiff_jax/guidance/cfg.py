@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked, must, within
+from ..guards import broadcasts, checked, must, within
 from ..hooks import Wrapped, carry_of
 from ..states import arrays, per_sample
 from ..trees import concrete, pytree
@@ -133,8 +133,8 @@ def _guide(cond: Array, null: Array, scale: Array) -> Array:
 def _like_condition(null: Any, condition: Array) -> Array:
     """The null condition in the condition's dtype, if that keeps its value."""
     want = condition.dtype
-    fits = np.broadcast_shapes(np.shape(null), condition.shape) == condition.shape
-    if concrete(null):
+    fits = broadcasts(null, condition.shape)
+    if fits and concrete(null) and not jnp.issubdtype(want, jax.dtypes.prng_key):
         found = np.asarray(null)
         fits = fits and bool((found.astype(want) == found).all())
     if not fits:

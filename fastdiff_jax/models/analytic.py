@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..guards import checked, must
+from ..guards import broadcasts, checked, must
 from ..states import align
 from ..trees import pytree
 from ..typing import Array, ArrayLike, Context, Finite, PyTree
@@ -114,7 +114,7 @@ def gaussian_mixture(
     vectors = None
     if covariances is None:
         spectrum = np.asarray(variances, np.float64)
-        if np.broadcast_shapes(spectrum.shape, m.shape) != m.shape:
+        if not broadcasts(spectrum, m.shape):
             raise must("variances", f"to broadcast to the means' {m.shape}", variances)
         spectrum = np.broadcast_to(spectrum, m.shape).copy()
     else:

@@ -98,6 +98,8 @@ def _listed(value: Any) -> bool:
 
 def _as_mask(mask: Any) -> Any:
     mask = arrays("mask", floats("mask", mask))
+    if np.iscomplexobj(mask):
+        raise must("mask", "real, in [0, 1]", mask)
     if concrete(mask) and not ((mask >= 0) & (mask <= 1)).all():
         raise ValueError(
             "mask must lie in [0, 1], 1 where the element is known; got values from "

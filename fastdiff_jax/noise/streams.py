@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..guards import checked, must
+from ..guards import bounded, checked
 from ..states import batch_of, shaped
 from ..trees import concrete
 from ..typing import Array, Key, PyTree
@@ -35,11 +35,8 @@ def keys_of(key: Key, x: PyTree) -> Key:
 
 def _counted(name: str, value: Any) -> None:
     """A number from 0 on, where it is known."""
-    if not concrete(value):
-        return
-    whole = getattr(value, "ndim", 0) == 0 and hasattr(value, "__index__")
-    if not whole or isinstance(value, bool) or not 0 <= int(value) < 2**32:
-        raise must(name, "a whole number >= 0", value)
+    if concrete(value):
+        bounded(name, value, 0, 2**32 - 1)
 
 
 @checked

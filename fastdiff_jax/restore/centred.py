@@ -108,7 +108,7 @@ def centred(denoiser: Denoiser, process: Process, y: PyTree) -> Centred:
         >>> model.k
         1.0
     """
-    some_arrays(y, "y")
+    some_arrays(arrays("y", y), "y")
     k = centre_of(process)
     refuse_plain_models(denoiser)
     return Centred(as_tree(denoiser), y, k)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..guards import within
+from ..guards import must, within
 from ..numerics import (
     Level,
     Levels,
@@ -100,6 +100,8 @@ def scaled(s_noise: ArrayLike) -> Array:
     """
     _, (s_noise,) = as_float(s_noise)
     within("[0, inf)", s_noise=s_noise)
+    if s_noise.ndim:
+        raise must("s_noise", "one number", s_noise)
     return s_noise
 
 

@@ -82,6 +82,8 @@ def reference(
         raise ValueError(f"refine must be >= 1, got {refine}.")
     lv = levels(process, ts)
     ts, lam = lv.time, lv.lam
+    if ts.ndim != 1:
+        raise must("ts", "1-D", ts)
     fine: list[Array] = [ts[:1]]
     for i in range(len(ts) - 1):
         ramp = np.arange(1, refine + 1) / refine

@@ -358,7 +358,9 @@ class _Run:
         digest = hashlib.sha256()
         leaves = jax.tree.leaves((self.denoiser, self.controls))
         for leaf in (self.data, self.lam, jax.random.key_data(self.key), *leaves):
-            array = np.asarray(leaf)
+            kind = getattr(leaf, "dtype", np.float64)
+            keyed = jnp.issubdtype(kind, jax.dtypes.prng_key)
+            array = np.asarray(jax.random.key_data(leaf) if keyed else leaf)
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return f"{digest.hexdigest()} batch={self.batch} smooth={smooth}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...guards import checked
+from ...guards import checked, must
 from ...typing import Finite
 
 __all__ = [
@@ -150,6 +150,8 @@ def usf_schedule(
         ValueError: choices that are not legal.
     """
     ts = np.asarray(ts, np.float64)
+    if ts.ndim != 1 or len(ts) < 2:
+        raise must("ts", "two times or more, 1-D", ts)
     n, rows = len(ts) - 1, []
     for i in range(n):
         o = min(order, i + 1, n - i if lower_order_final else order)

@@ -16,7 +16,7 @@ import numpy as np
 from ... import plan
 from ...guards import checked
 from ...numerics import as_float, levels
-from ...typing import Array, ArrayLike, Process
+from ...typing import Array, ArrayLike, Finite, Process
 from ..registry import solver
 
 __all__ = ["Unrolled", "bespoke", "olss", "unroll"]
@@ -46,8 +46,8 @@ class Unrolled(NamedTuple):
 def olss(
     process: Process,
     ts: ArrayLike,
-    state: ArrayLike,
-    weights: ArrayLike,
+    state: Finite,
+    weights: Finite,
     *,
     prediction: str = "noise",
 ) -> plan.Plan:
@@ -109,7 +109,7 @@ def olss(
     needs="learned weights of x_T and of the velocities",
 )
 def bespoke(
-    process: Process, ts: ArrayLike, state: ArrayLike, weights: ArrayLike
+    process: Process, ts: ArrayLike, state: Finite, weights: Finite
 ) -> plan.Plan:
     """A bespoke non-stationary solver: `olss` on velocities dx/dt, learnable times.
 
