@@ -84,7 +84,7 @@ def save_checkpoint(
     """Write state, settings and metrics as one safetensors file, all or nothing."""
     words = {"format": FORMAT, "settings": json.dumps(cfg, sort_keys=True)}
     words["metrics"] = json.dumps(metrics)
-    runner.write_whole(path, save(_flat(state), metadata=words))
+    runner.write_whole((path, save(_flat(state), metadata=words)))
 
 
 def load_checkpoint(
@@ -215,9 +215,9 @@ def write_weights(
         "settings": cfg,
         "metrics": metrics,
     }
-    runner.write_whole(out / f"{recipe.name}.safetensors", blob)
+    runner.write_whole((out / f"{recipe.name}.safetensors", blob))
     text = json.dumps(info, indent=2, sort_keys=True) + "\n"
-    runner.write_whole(out / f"{recipe.name}.json", text.encode())
+    runner.write_whole((out / f"{recipe.name}.json", text.encode()))
 
 
 # ------------------------------------------------------------------------ the command

@@ -19,7 +19,7 @@ def abuse(*options):
     return done.stdout
 
 
-def test_bad_calls_of_two_rooms():
+def test_bad_calls_of_a_room():
     assert "bad calls" in abuse("--only", "grids", "--share", "0.05")
 
 

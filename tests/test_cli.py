@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -377,16 +377,23 @@ def test_version(capsys):
     assert out.startswith(f"fastdiff {fd.__version__} (jax {jax.__version__}, Python")
 
 
+# a job in the background of a shell is born deaf to Ctrl-C
+HEARS = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("fastdiff_jax.cli", run_name="__main__")
+"""
+
+
 def fastdiff(*words, shell="", **env):
     """The command in a process of its own: (status, stdout, stderr)."""
-    line = f"{sys.executable} -m fastdiff_jax.cli {' '.join(words)} {shell}"
+    line = f"{sys.executable} -c {shlex.quote(HEARS)} {' '.join(words)} {shell}"
     found = subprocess.run(
         ["bash", "-c", line],
         capture_output=True,
         text=True,
         env=os.environ | env,
         cwd=Path(__file__).parents[1],
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     return found.returncode, found.stdout, found.stderr
 

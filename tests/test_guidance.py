@@ -152,7 +152,7 @@ def test_a_condition_that_is_read_in_odd_ways_is_none_of_these(model):
         ),
         (
             lambda: fd.guidance.cfg(MODEL, condition=Y, null=jnp.zeros(3)),
-            r"null must be broadcastable to condition \(4,\)",
+            r"to broadcast to the condition.s shape \(4,\)",
         ),
         (
             lambda: fd.guidance.cfg(

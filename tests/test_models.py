@@ -182,7 +182,7 @@ def test_mixture_posterior_is_tweedies_formula():
         (lambda m: m.gaussian_mixture([1.0, 0.0], np.ones((2, 3)), 1.0), "must be > 0"),
         (lambda m: m.gaussian_mixture([1.0], np.ones((1, 3)), -1.0), "must be > 0"),
         (lambda m: m.gaussian_mixture([1.0], np.ones((1, 3))), "either variances or"),
-        (lambda m: m.gaussian_mixture([], [], 0.1), "must be > 0"),
+        (lambda m: m.gaussian_mixture([], [], 0.1), "weights must be one real number"),
         (
             lambda m: m.gaussian(0.0, 1.0, covariance=np.eye(2)),
             "either variance or covariance",

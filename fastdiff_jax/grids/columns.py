@@ -1,5 +1,6 @@
 """The times of a state's elements as distinct columns, without idle rows."""
 
+from ..guards import real
 from typing import Any, NamedTuple
 
 import jax.core
@@ -34,7 +35,7 @@ def columns_of(process: Process, ts: PyTree) -> Columns:
                 f"per_element needs {name} as numbers: which element waits where "
                 "shapes the plan. Build it outside jit, and pass it in."
             )
-        leaves.append(np.asarray(leaf, np.float64))
+        leaves.append(real(name, leaf))
         if leaves[-1].size:
             levels(process, leaves[-1], name)  # checks them
     shapes = [leaf.shape for leaf in leaves]

@@ -21,6 +21,7 @@ from .limits import bounded as bounded
 from .limits import broadcasts as broadcasts
 from .limits import in_domain as in_domain
 from .limits import positive as positive
+from .limits import real as real
 from .limits import within as within
 from .refusals import must as must
 from .refusals import shown as shown

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from .refusals import Wrong, must
-from .values import traced, whole
+from .values import numbers, traced, whole
 
-__all__ = ["bounded", "broadcasts", "in_domain", "positive", "within"]
+__all__ = ["bounded", "broadcasts", "in_domain", "positive", "real", "within"]
 
 
 def within(interval: str, **values: Any) -> None:
@@ -60,6 +60,18 @@ def in_domain(process: Any, **times: Any) -> None:
         if not low <= float(value) <= high:
             rule = f"in [{low:g}, {high:g}], the domain of {type(process).__name__}"
             raise must(name, rule, value)
+
+
+def real(name: str, value: Any) -> np.ndarray:
+    """Real numbers on the host, in float64.
+
+    Raises:
+        ValueError: others, or none.
+    """
+    try:
+        return np.asarray(numbers(value), np.float64)
+    except Wrong as wrong:
+        raise must(name, wrong.must, value, wrong.fix) from None
 
 
 def broadcasts(value: Any, shape: tuple[int, ...]) -> bool:

@@ -133,8 +133,10 @@ def _guide(cond: Array, null: Array, scale: Array) -> Array:
 def _like_condition(null: Any, condition: Array) -> Array:
     """The null condition in the condition's dtype, if that keeps its value."""
     want = condition.dtype
+    keyed = jnp.issubdtype(jnp.asarray(null).dtype, jax.dtypes.prng_key)
+    keyed |= jnp.issubdtype(want, jax.dtypes.prng_key)
     fits = broadcasts(null, condition.shape)
-    if fits and concrete(null) and not jnp.issubdtype(want, jax.dtypes.prng_key):
+    if fits and concrete(null) and not keyed:
         found = np.asarray(null)
         fits = fits and bool((found.astype(want) == found).all())
     if not fits:

@@ -273,7 +273,10 @@ def from_flax(
     module: Any,
     params: PyTree = None,
     process: Process | None = None,
-    **options: Any,
+    *,
+    prediction: str,
+    condition: PyTree = None,
+    dtype: DType | None = None,
 ) -> Model:
     """A flax module of either kind: linen with its params, nnx without.
 
@@ -281,6 +284,7 @@ def from_flax(
     """
     from flax import nnx
 
+    options = {"prediction": prediction, "condition": condition, "dtype": dtype}
     if isinstance(module, nnx.Module):
         if params is not None:
             raise ValueError(

@@ -1,5 +1,6 @@
 """The noise levels of a grid of times, checked."""
 
+from ..guards import must
 import math
 from typing import Any, NamedTuple
 
@@ -161,6 +162,10 @@ def between(process: Process, lv: Levels, rows: np.ndarray, lam: Array) -> Level
     The time is kept within its step against rounding; on a step of length zero it is
     the step's own.
     """
+    if np.ndim(rows) != 1 or np.asarray(rows).dtype.kind not in "iu":
+        raise must("rows", "numbers of steps, (S,)", rows)
+    if np.shape(lam)[:1] != np.shape(rows):
+        raise must("lam", f"one per step, ({len(rows)}, ...)", lam)
     xp = namespace(lam)
     time = process.half_log_snr_inverse(lam)
     time = xp.clip(time, lv.time[rows + 1], lv.time[rows])

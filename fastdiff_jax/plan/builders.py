@@ -84,6 +84,8 @@ def build(
         (3, 1)
     """
     rows = level.time.shape[0]
+    if not len(reads):
+        raise must("reads", "one name or more", reads)
     if not writes:
         raise must("writes", "one pair (register, form) or more", writes)
     lines = [form for _, form in writes]
@@ -229,6 +231,23 @@ def _parts(weights: Array) -> list[Array]:
     return [weights[..., j] for j in range(weights.shape[-1])]
 
 
+def _per_step(count: int, axes: int = 1, **weights: Any) -> None:
+    """Weights are real and have the steps in front; None passes.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in weights.items():
+        if isinstance(value, list | tuple) and not value:
+            raise must(name, "one array or more", value)
+        for part in value if isinstance(value, list | tuple) else (value,):
+            shape, kind = np.shape(part), getattr(part, "dtype", np.dtype("O")).kind
+            good = shape[:1] == (count,) and len(shape) >= axes and kind in "iufV"
+            if part is not None and not good:
+                rest = ", ...)" if axes == 1 else ", ..., J)"
+                raise must(name, f"real, one per step, ({count}{rest}", part)
+
+
 @checked
 def multistep(
     lv: Levels,
@@ -255,6 +274,9 @@ def multistep(
         exact: check that a constant m is integrated exactly; False for methods that
             do not.
     """
+    _per_step(lv.steps, 3 if matrix else 1, keep=keep)
+    _per_step(lv.steps, noise=noise)
+    _per_step(lv.steps, 2, weights=weights)
     several = isinstance(weights, Sequence)
     known = evaluation(lv.starts, basis)
     columns = [_parts(w) for w in (weights if several else [weights])]
@@ -322,6 +344,9 @@ def corrected(
     Returns:
         A plan; a deterministic one is checked on a constant.
     """
+    _per_step(lv.steps, 3 if matrix else 1, keep=keep)
+    _per_step(lv.steps, noise=noise, bias=bias)
+    _per_step(lv.steps, 2, predict=predict, correct=correct, push=push)
     if np.shape(steps) != (lv.steps,) or np.asarray(steps).dtype != bool:
         raise must("steps", f"truth values, one per step ({lv.steps},)", steps)
     times = operator.matmul if matrix else operator.mul

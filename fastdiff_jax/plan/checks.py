@@ -40,7 +40,7 @@ def walk(
         noise: row -> z or None; row -1 is the start's. None: no noise.
     """
     some_arrays(x, "x")
-    x = jax.tree.map(lambda v: np.asarray(v, np.float64), x)
+    x = jax.tree.map(lambda v: real("x", v), x)
     start = valid(plan).start
     if start is None:
         raise ValueError("this plan goes on from other rows; give it their registers.")

@@ -64,7 +64,7 @@ def window(steps: int, first: int | Array, width: int, tau2: ArrayLike) -> Array
     Reference: Li et al. 2025 (2507.21802), MixGRPO.
     """
     xp = namespace(first, tau2)
-    if xp is np:
+    if concrete(first, tau2):
         first = bounded("first", first)
         if np.shape(tau2) not in ((), (steps,)):
             raise must("tau2", f"one number, or one per step ({steps},)", tau2)

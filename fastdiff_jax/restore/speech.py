@@ -159,7 +159,7 @@ def sb_ve(
         process, own if ts is None else ts, eta=eta, first_noise=drawn
     )
     rows = made.rows
-    if sde:
+    if sde and rows.noise is not None:
         last = (np.arange(made.length) < made.length - 1).reshape(-1, 1)
         rows = rows._replace(noise=rows.noise * last)
     if compat:

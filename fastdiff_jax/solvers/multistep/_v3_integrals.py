@@ -5,7 +5,7 @@ nodes and integrated cell by cell. Zheng et al. 2023 (2310.13268), eqs 12-16.
 """
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ...typing import Array
 __all__ = ["Integrals", "Statistics", "integrals", "weights", "wide"]
 
 
+@runtime_checkable
 class Statistics(Protocol):
     """Tables of shape (M + 1, *event) on even half log-SNR nodes from low to high."""
 
