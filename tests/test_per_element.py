@@ -188,7 +188,8 @@ SAME = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAME)
-def test_equal_columns_are_the_scalar_plan_bit_for_bit(name):
+def test_equal_columns_are_the_scalar_plan(name):
+    """But for roundings: two compiled programs."""
     build, options = S.SOLVERS[name].build, SAME[name]
     times = np.append(m.times_between(VP, 7), 0.0)
     one = build(VP, times, **options)
@@ -207,9 +208,8 @@ def test_equal_columns_are_the_scalar_plan_bit_for_bit(name):
         alpha = jnp.broadcast_to(context.alpha, (3,))[None]
         return jnp.tanh(x * alpha) + alpha, carry
 
-    np.testing.assert_array_equal(
-        fd.sample(each, net, x, key=key), fd.sample(one, net, x, key=key)
-    )
+    wide, want = (fd.sample(plan, net, x, key=key) for plan in (each, one))
+    np.testing.assert_allclose(wide, want, rtol=1e-14, atol=1e-15)
 
 
 def test_rows_in_which_nothing_moves_are_left_out():
