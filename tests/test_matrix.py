@@ -341,5 +341,6 @@ def test_a_setting_changes_nothing_else_either(name, setting):
     want = plainly(name)
     with ALL[setting]():
         found = OTHERS[name](STATE, KEY)
+    rtol = 1e-3 if name == "likelihood" else 1e-4  # two long steps
     for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one, two, rtol=rtol, atol=1e-5)

@@ -119,6 +119,9 @@ def load() -> tuple[Any, Any]:
         )
     graph, params = nnx.split(RestoreNet(rngs=nnx.Rngs(0)))
     loaded = dn.from_flat(parse(data))
-    if jax.tree.map(jnp.shape, loaded) != jax.tree.map(jnp.shape, params):
+    one, two = (
+        {k: v.shape for k, v in dn.to_flat(p).items()} for p in (loaded, params)
+    )
+    if one != two:
         raise ValueError(f"{WEIGHTS.name} is of another network. Train it again.")
     return graph, loaded

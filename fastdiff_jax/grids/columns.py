@@ -1,11 +1,11 @@
 """The times of a state's elements as distinct columns, without idle rows."""
 
-from ..guards import real
 from typing import Any, NamedTuple
 
 import jax.core
 import numpy as np
 
+from ..guards import real
 from ..numerics import levels
 from ..typing import Process, PyTree
 

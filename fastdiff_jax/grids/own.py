@@ -4,14 +4,14 @@ import numpy as np
 
 from ..guards import checked, must
 from ..numerics import check_times
-from ..typing import ArrayLike, Process
+from ..typing import ArrayLike, Finite, Process
 from .place import finish
 
 __all__ = ["custom", "from_sigmas"]
 
 
 @checked
-def from_sigmas(process: Process, sigmas: ArrayLike) -> np.ndarray:
+def from_sigmas(process: Process, sigmas: Finite) -> np.ndarray:
     """Times at which sigma / alpha has the given, decreasing values (0 = clean)."""
     sigmas = np.asarray(sigmas, np.float64)
     if sigmas.ndim != 1 or len(sigmas) < 2 or not (sigmas >= 0).all():

@@ -1,12 +1,11 @@
 """The noise levels of a grid of times, checked."""
 
-from ..guards import must
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..guards import checked
+from ..guards import checked, must
 from ..typing import Array, ArrayLike, Process, PyTree
 from .arrays import as_float, namespace
 

@@ -274,8 +274,7 @@ def multistep(
         exact: check that a constant m is integrated exactly; False for methods that
             do not.
     """
-    _per_step(lv.steps, 3 if matrix else 1, keep=keep)
-    _per_step(lv.steps, noise=noise)
+    _per_step(lv.steps, keep=keep, noise=noise)
     _per_step(lv.steps, 2, weights=weights)
     several = isinstance(weights, Sequence)
     known = evaluation(lv.starts, basis)

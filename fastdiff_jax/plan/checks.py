@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..guards import checked, must, within
+from ..guards import checked, must, real, within
 from ..numerics import PREDICTIONS, Basis, Levels
 from ..states import some_arrays
 from ..typing import PyTree

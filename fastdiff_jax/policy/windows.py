@@ -7,6 +7,7 @@ import numpy as np
 
 from ..guards import bounded, checked, must, within
 from ..numerics import namespace
+from ..trees import concrete
 from ..typing import Array, ArrayLike
 
 __all__ = ["flow_grpo_tau2", "window", "window_at"]
