@@ -20,6 +20,7 @@ __all__ = [
     "floating",
     "like_state",
     "mix",
+    "nan_where",
     "norm",
     "per_batch",
     "per_sample",
@@ -133,6 +134,12 @@ def per_batch(name: str, value: PyTree, x: PyTree) -> None:
         if count is not None and np.shape(leaf)[:1] != (count,):
             place = name + jax.tree_util.keystr(path)
             raise must(place, f"one entry per sample, ({count}, ...)", leaf)
+
+
+def nan_where(wrong: Any, x: PyTree) -> PyTree:
+    """NaN where something is wrong: meant, whatever `jax_debug_nans` says of it."""
+    with jax.debug_nans(False):
+        return jax.tree.map(lambda v: jnp.where(wrong, jnp.nan, v), x)
 
 
 def real_dtype(x: PyTree) -> Any:

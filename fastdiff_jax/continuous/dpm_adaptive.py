@@ -20,7 +20,15 @@ from ..hooks import answer, carry_of
 from ..plan import Level
 from ..programs import compiled
 from ..solvers.singlestep._singlestep import VARIANTS, step_rows
-from ..states import batch_of, floating, like_state, mix, per_batch, real_dtype
+from ..states import (
+    batch_of,
+    floating,
+    like_state,
+    mix,
+    nan_where,
+    per_batch,
+    real_dtype,
+)
 from ..trees import as_tree, concrete
 from ..typing import Array, Context, Denoiser, Process, PyTree
 
@@ -405,7 +413,7 @@ def _solve(
         x, _ = p.denoised(x, p.level(final.time), nfe, final.carry)
         nfe = nfe + 1
     failed = ~final.done
-    x = jax.tree.map(lambda v: jnp.where(failed, jnp.nan, v), x)
+    x = nan_where(failed, x)
     return x, AdaptiveInfo(nfe, final.accepted, final.rejected, failed)
 
 

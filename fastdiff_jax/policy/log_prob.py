@@ -22,7 +22,7 @@ from ..engine.kernels import density, deviation, drawn, mean_of, start, trusted
 from ..guards import checked, must
 from ..noise.streams import needed, normal
 from ..plan import Plan, Row
-from ..states import arrays, floating
+from ..states import arrays, floating, nan_where
 from ..typing import Array, ArrayLike, Denoiser, Key, PyTree
 from .paths import Path, levels_agree, path_of
 
@@ -285,4 +285,4 @@ def _along(
 
     body = jax.checkpoint(body) if checkpoint else body
     found = jax.lax.scan(body, first, (plan.rows, here, there))[1]
-    return jax.tree.map(lambda v: jnp.where(agree, v, jnp.nan), found)
+    return nan_where(jnp.logical_not(agree), found)
