@@ -179,3 +179,15 @@ def test_a_condition_that_is_read_in_odd_ways_is_none_of_these(model):
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_null_of_another_float_type_is_right_and_half_a_label_is_not():
+    wide = jnp.ones((4, 3), jnp.float32)
+    for null in (0.1, np.full(3, 0.1), 0):
+        made = fd.guidance.cfg(MODEL, condition=wide, null=null)
+        assert made.null.dtype == jnp.float32
+    labels = jnp.arange(4)
+    assert fd.guidance.cfg(MODEL, condition=labels, null=10).null == 10
+    for condition, null in ((labels, 0.5), (wide, 1j), (wide, jax.random.key(0))):
+        with pytest.raises(ValueError, match="null must be"):
+            fd.guidance.cfg(MODEL, condition=condition, null=null)

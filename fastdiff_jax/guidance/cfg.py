@@ -132,13 +132,15 @@ def _guide(cond: Array, null: Array, scale: Array) -> Array:
 
 def _like_condition(null: Any, condition: Array) -> Array:
     """The null condition in the condition's dtype, if that keeps its value."""
-    want = condition.dtype
-    keyed = jnp.issubdtype(jnp.asarray(null).dtype, jax.dtypes.prng_key)
-    keyed |= jnp.issubdtype(want, jax.dtypes.prng_key)
+    want, given = condition.dtype, jnp.asarray(null).dtype
+    keyed = jnp.issubdtype(want, jax.dtypes.prng_key)
     fits = broadcasts(null, condition.shape)
+    fits = fits and keyed == jnp.issubdtype(given, jax.dtypes.prng_key)
     if fits and concrete(null) and not keyed:
         found = np.asarray(null)
-        fits = fits and bool((found.astype(want) == found).all())
+        exact = not jnp.issubdtype(want, np.inexact)  # labels: 0.5 is none of them
+        kept = found.astype(want) if exact else np.real(found)
+        fits = bool((kept == found).all())
     if not fits:
         rule = f"{want}, to broadcast to the condition's shape {condition.shape}"
         raise must("null", rule, null)
